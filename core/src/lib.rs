@@ -1,0 +1,7 @@
+//! The host: finds plugins, owns devices, memory, streams, op dispatch and the build cache.
+//!
+//! Names no vendor: what it knows of names comes from the plugins' manifests.
+
+mod error;
+
+pub use error::{Error, ErrorKind, Result};
