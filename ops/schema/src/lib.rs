@@ -1,1 +1,67 @@
-//! x
+//! The schema language of ops: what an op is called with, told once, as text.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `schema` | [`SchemaFile`] and [`Schema`]: a parsed `.ops` file and its ops |
+//! | `parse` | the grammar, from text to [`Schema`]; refuses with a [`SchemaError`] |
+//! | `canonical` | the one text of a schema's interface, and its [`SchemaHash`] |
+//! | `signature` | what a call looks like without addresses: [`TensorView`], [`Signature`] |
+//! | `bind` | [`Schema::bind`]: a call against a schema; refuses with a [`BindError`] |
+//! | `scalars` | values for attributes and launch scalars, in schema order |
+//! | `constraint` | `kernel.json`: which calls a kernel takes, as data ([`KernelFile`]) |
+//! | `admit` | [`Kernel::admit`]: a bound call against a kernel; refuses with a [`Refusal`] |
+//!
+//! Every refusal names what was found and what would have been taken. Nothing here knows a vendor,
+//! touches memory, or panics on any input.
+//!
+//! # Grammar
+//!
+//! ```text
+//! file      = { "set" name+ | op }                                  # a comment runs to the line's end
+//! op        = "op" name "(" [ parameter { "," parameter } ] ")" [ "->" outputs ] { clause }
+//! outputs   = output | "(" output { "," output } ")"
+//! parameter = name ":" ( { "inout" | "list" | "optional" } tensor
+//!                      | [ "static" ] scalar [ "=" value ] )
+//! output    = name ":" [ "list" ] tensor
+//! tensor    = ( dtype | VARIABLE ) "[" [ dim { "," dim } ] "]"
+//! dim       = VARIABLE [ "..." ] | integer
+//! scalar    = "bool" | "i64" | "f64"
+//! clause    = "where" group { "," group }
+//!           | "tolerance" dtype rtol atol { "|" dtype rtol atol } "because" string
+//!           | "deterministic"
+//!           | "doc" string
+//! group     = VARIABLE ":" dtype { "|" dtype }
+//!           | "(" VARIABLE { "," VARIABLE } ")" ":" row { "|" row }
+//! row       = "(" dtype { "," dtype } ")"
+//! ```
+//!
+//! Commas may trail. A tensor is anything with brackets: `f64[]` is a tensor without dimensions, a
+//! scalar on the device; `f64` is a value handed to the launch.
+#![forbid(unsafe_code)]
+
+mod admit;
+mod bind;
+mod canonical;
+mod constraint;
+mod dtype;
+mod error;
+mod lex;
+mod parse;
+mod scalars;
+mod schema;
+mod signature;
+
+pub use admit::{ConstraintKind, Refusal};
+pub use bind::{BindError, BindRule, Binding};
+pub use canonical::SchemaHash;
+pub use constraint::{
+    Constraints, ExtentRange, Kernel, KernelError, KernelFile, KernelFlag, ScoreBand,
+};
+pub use dtype::DType;
+pub use error::SchemaError;
+pub use schema::{
+    Alternatives, Argument, Dim, DimVariable, Element, MAX_DIM_VARIABLES, MAX_DTYPE_VARIABLES,
+    MAX_RANK, MAX_SOURCE_BYTES, Multiplicity, Role, Scalar, ScalarKind, Schema, SchemaFile,
+    Tolerance,
+};
+pub use signature::{Arg, ArgView, Attr, Layout, Signature, SignatureView, TensorSpec, TensorView};
