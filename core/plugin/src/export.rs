@@ -39,8 +39,10 @@ macro_rules! export_plugin {
             plugin: *mut $crate::abi::DsPlugin,
             error: *mut $crate::abi::DsErrorSink,
         ) -> $crate::abi::DsStatus {
-            impl $crate::private::Instance for $accelerator {
-                fn cell() -> &'static $crate::private::OnceLock<Self> {
+            /// The plugin that this entry belongs to.
+            struct Plugin;
+            impl $crate::private::Instance<$accelerator> for Plugin {
+                fn cell() -> &'static $crate::private::OnceLock<$accelerator> {
                     static CELL: $crate::private::OnceLock<$accelerator> =
                         $crate::private::OnceLock::new();
                     &CELL
@@ -48,7 +50,7 @@ macro_rules! export_plugin {
             }
             // SAFETY: the host keeps the contract of the entry, which is that of `enter`.
             unsafe {
-                $crate::private::enter::<$accelerator>(
+                $crate::private::enter::<$accelerator, Plugin>(
                     host, plugin, error, $id, env!("CARGO_PKG_VERSION"),
                 )
             }
@@ -56,11 +58,11 @@ macro_rules! export_plugin {
     };
 }
 
-/// The one accelerator of a plugin; implemented by `export_plugin!`.
+/// A plugin and its one accelerator; implemented by `export_plugin!`.
 #[doc(hidden)]
-pub trait Instance: Accelerator {
+pub trait Instance<A: Accelerator>: 'static {
     /// Where the accelerator is kept.
-    fn cell() -> &'static OnceLock<Self>;
+    fn cell() -> &'static OnceLock<A>;
 }
 
 /// How important a line of log is.
@@ -123,7 +125,7 @@ impl fmt::Debug for Host {
 /// # Safety
 /// As [`ds_abi::DsPluginEntry`] says: `host` and `plugin` are null or valid for their `struct_size`.
 #[doc(hidden)]
-pub unsafe fn enter<A: Instance>(
+pub unsafe fn enter<A: Accelerator, P: Instance<A>>(
     host: *const DsHost,
     plugin: *mut DsPlugin,
     error: *mut DsErrorSink,
@@ -133,10 +135,10 @@ pub unsafe fn enter<A: Instance>(
     let body = || {
         // SAFETY: null or valid for `struct_size` bytes, which is read before anything else.
         let host = unsafe { read_host(host) }?;
-        if A::cell().get().is_none() {
+        if P::cell().get().is_none() {
             let accelerator = A::new(host)?;
             // Two threads may get here; the first one's accelerator stays.
-            let _ = A::cell().set(accelerator);
+            let _ = P::cell().set(accelerator);
         }
         let offered = DsPlugin {
             struct_size: 0,
@@ -148,11 +150,11 @@ pub unsafe fn enter<A: Instance>(
             extensions: std::ptr::null(),
             id: DsStr::new(id),
             version: DsStr::new(version),
-            device: shim::Tables::<A>::DEVICE,
-            memory: shim::Tables::<A>::MEMORY,
-            stream: shim::Tables::<A>::STREAM,
-            op: shim::Tables::<A>::OP,
-            jit: shim::Tables::<A>::JIT,
+            device: shim::Tables::<A, P>::DEVICE,
+            memory: shim::Tables::<A, P>::MEMORY,
+            stream: shim::Tables::<A, P>::STREAM,
+            op: shim::Tables::<A, P>::OP,
+            jit: shim::Tables::<A, P>::JIT,
             comm: std::ptr::null(),
             graph: std::ptr::null(),
         };

@@ -9,7 +9,7 @@ use std::{
 use ds_abi::{DsBuildRequest, DsBytes, DsErrorSink, DsStatus, DsStr};
 
 use crate::{
-    BuildRequest, Error, Result,
+    Accelerator, BuildRequest, Error, Result,
     export::{Instance, status},
     view::text,
 };
@@ -26,8 +26,8 @@ pub(crate) unsafe fn guard(error: *mut DsErrorSink, body: impl FnOnce() -> Resul
     }
 }
 
-pub(crate) fn instance<A: Instance>() -> Result<&'static A> {
-    A::cell()
+pub(crate) fn instance<A: Accelerator, P: Instance<A>>() -> Result<&'static A> {
+    P::cell()
         .get()
         .ok_or_else(|| Error::internal("called before ds_plugin_v1 succeeded"))
 }

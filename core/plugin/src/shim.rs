@@ -5,6 +5,11 @@
 //! are live ones that this plugin made, out-pointers are null or writable, structs are valid for
 //! their `struct_size`. The safety comments below lean on that contract.
 
+#![allow(
+    clippy::extra_unused_type_parameters,
+    reason = "the table macro gives every function both parameters"
+)]
+
 use std::{ffi::c_void, marker::PhantomData};
 
 use ds_abi::{
@@ -16,7 +21,7 @@ use ds_abi::{
 };
 
 use crate::{
-    Artefact, Copy, Error, EventState, LaunchView, Node, SignatureView,
+    Accelerator, Artefact, Copy, Error, EventState, LaunchView, Node, SignatureView,
     export::{Instance, intern},
     raw::{
         SendPointer, borrow, bytes_of, guard, hand_out, instance, own_request, put, put_sized,
@@ -25,14 +30,14 @@ use crate::{
 };
 
 /// The tables of one accelerator, as constants that live in the plugin's image.
-pub(crate) struct Tables<A>(PhantomData<A>);
+pub(crate) struct Tables<A, P>(PhantomData<(A, P)>);
 
 macro_rules! table {
     ($table:ident { $($slot:ident),* $(,)? }) => {
         $table {
             struct_size: size_of::<$table>() as u32,
             reserved: 0,
-            $($slot: Some($slot::<A>),)*
+            $($slot: Some($slot::<A, P>),)*
         }
     };
 }
@@ -41,7 +46,7 @@ macro_rules! table {
     clippy::cast_possible_truncation,
     reason = "tables are far smaller than 4 GiB"
 )]
-impl<A: Instance> Tables<A> {
+impl<A: Accelerator, P: Instance<A>> Tables<A, P> {
     pub(crate) const DEVICE: &'static DsDeviceTable = &table!(DsDeviceTable {
         count,
         describe,
@@ -87,9 +92,12 @@ impl<A: Instance> Tables<A> {
     });
 }
 
-unsafe extern "C" fn count<A: Instance>(count: *mut u32, error: *mut DsErrorSink) -> DsStatus {
+unsafe extern "C" fn count<A: Accelerator, P: Instance<A>>(
+    count: *mut u32,
+    error: *mut DsErrorSink,
+) -> DsStatus {
     let body = || {
-        let found = instance::<A>()?.device_count()?;
+        let found = instance::<A, P>()?.device_count()?;
         // SAFETY: the contract of the boundary, see the head of this file.
         unsafe { put(count, found) }
     };
@@ -97,13 +105,13 @@ unsafe extern "C" fn count<A: Instance>(count: *mut u32, error: *mut DsErrorSink
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn describe<A: Instance>(
+unsafe extern "C" fn describe<A: Accelerator, P: Instance<A>>(
     index: u32,
     info: *mut DsDeviceInfo,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
-        let found = instance::<A>()?.describe(index)?;
+        let found = instance::<A, P>()?.describe(index)?;
         let raw = DsDeviceInfo {
             struct_size: 0,
             numa_node: found
@@ -130,13 +138,13 @@ unsafe extern "C" fn describe<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn open<A: Instance>(
+unsafe extern "C" fn open<A: Accelerator, P: Instance<A>>(
     index: u32,
     device: *mut DsDevice,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
-        let opened = instance::<A>()?.open(index)?;
+        let opened = instance::<A, P>()?.open(index)?;
         // SAFETY: the contract of the boundary, see the head of this file.
         unsafe { hand_out(device, opened) }
     };
@@ -144,25 +152,25 @@ unsafe extern "C" fn open<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn close<A: Instance>(device: DsDevice) {
+unsafe extern "C" fn close<A: Accelerator, P: Instance<A>>(device: DsDevice) {
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { take_back::<_, A::Device>(device) }
 }
 
-unsafe extern "C" fn synchronize<A: Instance>(
+unsafe extern "C" fn synchronize<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let device = unsafe { borrow::<_, A::Device>(device, "device") }?;
-        instance::<A>()?.synchronize(device)
+        instance::<A, P>()?.synchronize(device)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn allocate<A: Instance>(
+unsafe extern "C" fn allocate<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     bytes: u64,
     alignment: u64,
@@ -179,7 +187,7 @@ unsafe extern "C" fn allocate<A: Instance>(
                  power of two"
             )));
         }
-        let found = instance::<A>()?.allocate(device, bytes, alignment, kind)?;
+        let found = instance::<A, P>()?.allocate(device, bytes, alignment, kind)?;
         // SAFETY: as above.
         unsafe { put(address, found) }
     };
@@ -187,7 +195,7 @@ unsafe extern "C" fn allocate<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn free<A: Instance>(
+unsafe extern "C" fn free<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     address: *mut c_void,
     bytes: u64,
@@ -198,13 +206,13 @@ unsafe extern "C" fn free<A: Instance>(
         // SAFETY: the contract of the boundary, see the head of this file.
         let device = unsafe { borrow::<_, A::Device>(device, "device") }?;
         // SAFETY: the host frees what it allocated, once.
-        unsafe { instance::<A>()?.free(device, address, bytes, kind) }
+        unsafe { instance::<A, P>()?.free(device, address, bytes, kind) }
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn info<A: Instance>(
+unsafe extern "C" fn info<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     info: *mut DsMemoryInfo,
     error: *mut DsErrorSink,
@@ -212,7 +220,7 @@ unsafe extern "C" fn info<A: Instance>(
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let device = unsafe { borrow::<_, A::Device>(device, "device") }?;
-        let found = instance::<A>()?.memory_info(device)?;
+        let found = instance::<A, P>()?.memory_info(device)?;
         let raw = DsMemoryInfo {
             struct_size: 0,
             reserved: 0,
@@ -226,7 +234,7 @@ unsafe extern "C" fn info<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn copy<A: Instance>(
+unsafe extern "C" fn copy<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     stream: DsStream,
     copy: *const DsCopy,
@@ -255,13 +263,13 @@ unsafe extern "C" fn copy<A: Instance>(
             peer,
         };
         // SAFETY: the host vouches for both ranges until the stream has passed the copy.
-        unsafe { instance::<A>()?.copy(device, stream, copy) }
+        unsafe { instance::<A, P>()?.copy(device, stream, copy) }
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn fill<A: Instance>(
+unsafe extern "C" fn fill<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     stream: DsStream,
     address: *mut c_void,
@@ -275,13 +283,13 @@ unsafe extern "C" fn fill<A: Instance>(
         // SAFETY: as above.
         let stream = unsafe { borrow::<_, A::Stream>(stream, "stream") }?;
         // SAFETY: the host vouches for the range until the stream has passed the fill.
-        unsafe { instance::<A>()?.fill(device, stream, address, pattern, bytes) }
+        unsafe { instance::<A, P>()?.fill(device, stream, address, pattern, bytes) }
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn stream_create<A: Instance>(
+unsafe extern "C" fn stream_create<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     flags: u32,
     stream: *mut DsStream,
@@ -290,7 +298,7 @@ unsafe extern "C" fn stream_create<A: Instance>(
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let device = unsafe { borrow::<_, A::Device>(device, "device") }?;
-        let made = instance::<A>()?.stream_create(device, flags & DS_STREAM_DEFAULT != 0)?;
+        let made = instance::<A, P>()?.stream_create(device, flags & DS_STREAM_DEFAULT != 0)?;
         // SAFETY: as above.
         unsafe { hand_out(stream, made) }
     };
@@ -298,38 +306,38 @@ unsafe extern "C" fn stream_create<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn stream_destroy<A: Instance>(stream: DsStream) {
+unsafe extern "C" fn stream_destroy<A: Accelerator, P: Instance<A>>(stream: DsStream) {
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { take_back::<_, A::Stream>(stream) }
 }
 
-unsafe extern "C" fn stream_synchronize<A: Instance>(
+unsafe extern "C" fn stream_synchronize<A: Accelerator, P: Instance<A>>(
     stream: DsStream,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let stream = unsafe { borrow::<_, A::Stream>(stream, "stream") }?;
-        instance::<A>()?.stream_synchronize(stream)
+        instance::<A, P>()?.stream_synchronize(stream)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn stream_query<A: Instance>(
+unsafe extern "C" fn stream_query<A: Accelerator, P: Instance<A>>(
     stream: DsStream,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let stream = unsafe { borrow::<_, A::Stream>(stream, "stream") }?;
-        instance::<A>()?.stream_query(stream)
+        instance::<A, P>()?.stream_query(stream)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn stream_native<A: Instance>(
+unsafe extern "C" fn stream_native<A: Accelerator, P: Instance<A>>(
     stream: DsStream,
     native: *mut *mut c_void,
     error: *mut DsErrorSink,
@@ -337,7 +345,7 @@ unsafe extern "C" fn stream_native<A: Instance>(
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let stream = unsafe { borrow::<_, A::Stream>(stream, "stream") }?;
-        let found = instance::<A>()?.stream_native(stream)?;
+        let found = instance::<A, P>()?.stream_native(stream)?;
         // SAFETY: as above.
         unsafe { put(native, found) }
     };
@@ -345,7 +353,7 @@ unsafe extern "C" fn stream_native<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn stream_wrap<A: Instance>(
+unsafe extern "C" fn stream_wrap<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     native: *mut c_void,
     stream: *mut DsStream,
@@ -355,7 +363,7 @@ unsafe extern "C" fn stream_wrap<A: Instance>(
         // SAFETY: the contract of the boundary, see the head of this file.
         let device = unsafe { borrow::<_, A::Device>(device, "device") }?;
         // SAFETY: the host passes a live handle of the vendor's kind.
-        let made = unsafe { instance::<A>()?.stream_wrap(device, native) }?;
+        let made = unsafe { instance::<A, P>()?.stream_wrap(device, native) }?;
         // SAFETY: as above.
         unsafe { hand_out(stream, made) }
     };
@@ -363,7 +371,7 @@ unsafe extern "C" fn stream_wrap<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_create<A: Instance>(
+unsafe extern "C" fn event_create<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     event: *mut DsEvent,
     error: *mut DsErrorSink,
@@ -371,7 +379,7 @@ unsafe extern "C" fn event_create<A: Instance>(
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let device = unsafe { borrow::<_, A::Device>(device, "device") }?;
-        let made = instance::<A>()?.event_create(device)?;
+        let made = instance::<A, P>()?.event_create(device)?;
         // SAFETY: as above.
         unsafe { hand_out(event, made) }
     };
@@ -379,12 +387,12 @@ unsafe extern "C" fn event_create<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_destroy<A: Instance>(event: DsEvent) {
+unsafe extern "C" fn event_destroy<A: Accelerator, P: Instance<A>>(event: DsEvent) {
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { take_back::<_, A::Event>(event) }
 }
 
-unsafe extern "C" fn event_record<A: Instance>(
+unsafe extern "C" fn event_record<A: Accelerator, P: Instance<A>>(
     stream: DsStream,
     event: DsEvent,
     value: u64,
@@ -395,13 +403,13 @@ unsafe extern "C" fn event_record<A: Instance>(
         let stream = unsafe { borrow::<_, A::Stream>(stream, "stream") }?;
         // SAFETY: as above.
         let event = unsafe { borrow::<_, A::Event>(event, "event") }?;
-        instance::<A>()?.event_record(stream, event, value)
+        instance::<A, P>()?.event_record(stream, event, value)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_wait<A: Instance>(
+unsafe extern "C" fn event_wait<A: Accelerator, P: Instance<A>>(
     stream: DsStream,
     event: DsEvent,
     value: u64,
@@ -412,13 +420,13 @@ unsafe extern "C" fn event_wait<A: Instance>(
         let stream = unsafe { borrow::<_, A::Stream>(stream, "stream") }?;
         // SAFETY: as above.
         let event = unsafe { borrow::<_, A::Event>(event, "event") }?;
-        instance::<A>()?.event_wait(stream, event, value)
+        instance::<A, P>()?.event_wait(stream, event, value)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_signal<A: Instance>(
+unsafe extern "C" fn event_signal<A: Accelerator, P: Instance<A>>(
     event: DsEvent,
     value: u64,
     status: DsStatus,
@@ -427,13 +435,13 @@ unsafe extern "C" fn event_signal<A: Instance>(
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let event = unsafe { borrow::<_, A::Event>(event, "event") }?;
-        instance::<A>()?.event_signal(event, value, status)
+        instance::<A, P>()?.event_signal(event, value, status)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_query<A: Instance>(
+unsafe extern "C" fn event_query<A: Accelerator, P: Instance<A>>(
     event: DsEvent,
     state: *mut DsEventState,
     error: *mut DsErrorSink,
@@ -445,7 +453,7 @@ unsafe extern "C" fn event_query<A: Instance>(
             value,
             status,
             time_ns,
-        } = instance::<A>()?.event_query(event)?;
+        } = instance::<A, P>()?.event_query(event)?;
         // SAFETY: as above.
         unsafe {
             put_sized(
@@ -463,7 +471,7 @@ unsafe extern "C" fn event_query<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_synchronize<A: Instance>(
+unsafe extern "C" fn event_synchronize<A: Accelerator, P: Instance<A>>(
     event: DsEvent,
     value: u64,
     timeout_ns: u64,
@@ -472,13 +480,13 @@ unsafe extern "C" fn event_synchronize<A: Instance>(
     let body = || {
         // SAFETY: the contract of the boundary, see the head of this file.
         let event = unsafe { borrow::<_, A::Event>(event, "event") }?;
-        instance::<A>()?.event_synchronize(event, value, timeout_ns)
+        instance::<A, P>()?.event_synchronize(event, value, timeout_ns)
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn event_on_ready<A: Instance>(
+unsafe extern "C" fn event_on_ready<A: Accelerator, P: Instance<A>>(
     event: DsEvent,
     value: u64,
     callback: Option<DsEventCallback>,
@@ -495,13 +503,13 @@ unsafe extern "C" fn event_on_ready<A: Instance>(
             // SAFETY: the host's callback, called once with the host's pointer.
             unsafe { callback(user.0, status) };
         };
-        instance::<A>()?.event_on_ready(event, value, Box::new(call))
+        instance::<A, P>()?.event_on_ready(event, value, Box::new(call))
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn refine<A: Instance>(
+unsafe extern "C" fn refine<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     kernel: DsStr,
     signature: *const DsSignature,
@@ -520,7 +528,7 @@ unsafe extern "C" fn refine<A: Instance>(
             )
         };
         let score = score.ok_or_else(|| Error::invalid_argument("the score is null"))?;
-        *score = instance::<A>()?
+        *score = instance::<A, P>()?
             .refine(device, kernel, signature, *score)?
             .min(*score);
         Ok(())
@@ -529,7 +537,7 @@ unsafe extern "C" fn refine<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn prepare<A: Instance>(
+unsafe extern "C" fn prepare<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     nodes: *const DsNode,
     node_count: u32,
@@ -558,7 +566,7 @@ unsafe extern "C" fn prepare<A: Instance>(
                 }
             });
         }
-        let made = instance::<A>()?.prepare(device, &views)?;
+        let made = instance::<A, P>()?.prepare(device, &views)?;
         let handle = Box::into_raw(Box::new(made.handle));
         let raw = DsPrepared {
             struct_size: 0,
@@ -574,7 +582,7 @@ unsafe extern "C" fn prepare<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn launch<A: Instance>(
+unsafe extern "C" fn launch<A: Accelerator, P: Instance<A>>(
     prepared: DsPreparedHandle,
     launch: *const DsLaunch,
     error: *mut DsErrorSink,
@@ -587,23 +595,23 @@ unsafe extern "C" fn launch<A: Instance>(
         // SAFETY: as above; `LaunchView::new` refused null.
         let stream = unsafe { borrow::<_, A::Stream>((*launch).stream, "stream") }?;
         // SAFETY: the host vouches for the tensors until the stream has passed the launch.
-        unsafe { instance::<A>()?.launch(prepared, stream, view) }
+        unsafe { instance::<A, P>()?.launch(prepared, stream, view) }
     };
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn release<A: Instance>(prepared: DsPreparedHandle) {
+unsafe extern "C" fn release<A: Accelerator, P: Instance<A>>(prepared: DsPreparedHandle) {
     // SAFETY: the contract of the boundary, see the head of this file.
     unsafe { take_back::<_, A::Prepared>(prepared) }
 }
 
-unsafe extern "C" fn toolchain_count<A: Instance>(
+unsafe extern "C" fn toolchain_count<A: Accelerator, P: Instance<A>>(
     count: *mut u32,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
-        let found = u32::try_from(instance::<A>()?.toolchains().len()).unwrap_or(u32::MAX);
+        let found = u32::try_from(instance::<A, P>()?.toolchains().len()).unwrap_or(u32::MAX);
         // SAFETY: the contract of the boundary, see the head of this file.
         unsafe { put(count, found) }
     };
@@ -611,13 +619,13 @@ unsafe extern "C" fn toolchain_count<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn toolchain<A: Instance>(
+unsafe extern "C" fn toolchain<A: Accelerator, P: Instance<A>>(
     index: u32,
     toolchain: *mut DsToolchain,
     error: *mut DsErrorSink,
 ) -> DsStatus {
     let body = || {
-        let all = instance::<A>()?.toolchains();
+        let all = instance::<A, P>()?.toolchains();
         let found = all.get(index as usize).ok_or_else(|| {
             Error::invalid_argument(format!("toolchain {index} of {}", all.len()))
         })?;
@@ -641,7 +649,7 @@ unsafe extern "C" fn toolchain<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn request<A: Instance>(
+unsafe extern "C" fn request<A: Accelerator, P: Instance<A>>(
     kernel: DsStr,
     signature: *const DsSignature,
     target: DsStr,
@@ -659,7 +667,7 @@ unsafe extern "C" fn request<A: Instance>(
             // SAFETY: as above.
             Some(unsafe { SignatureView::new(signature) }?)
         };
-        let made = instance::<A>()?.request(kernel, signature, target)?;
+        let made = instance::<A, P>()?.request(kernel, signature, target)?;
         let sources: Vec<DsSource> = made
             .sources
             .iter()
@@ -694,7 +702,7 @@ unsafe extern "C" fn request<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn compile<A: Instance>(
+unsafe extern "C" fn compile<A: Accelerator, P: Instance<A>>(
     request: *const DsBuildRequest,
     target: DsStr,
     artefact: Option<DsBytesVisitor>,
@@ -706,7 +714,7 @@ unsafe extern "C" fn compile<A: Instance>(
         // SAFETY: the contract of the boundary, see the head of this file.
         let (request, target) = unsafe { (own_request(request)?, str_of(target, "target")?) };
         let mut text = Vec::new();
-        let made = instance::<A>()?.compile(&request, target, &mut text);
+        let made = instance::<A, P>()?.compile(&request, target, &mut text);
         let give = |visit: Option<DsBytesVisitor>, bytes: &[u8]| match visit {
             // SAFETY: the host's visitor with the host's pointer; the bytes live for the call.
             Some(visit) => match unsafe {
@@ -737,7 +745,7 @@ unsafe extern "C" fn compile<A: Instance>(
     unsafe { guard(error, body) }
 }
 
-unsafe extern "C" fn load<A: Instance>(
+unsafe extern "C" fn load<A: Accelerator, P: Instance<A>>(
     device: DsDevice,
     artefact: *const DsArtefact,
     module: *mut DsModule,
@@ -758,7 +766,7 @@ unsafe extern "C" fn load<A: Instance>(
                 content: bytes_of(raw.content),
             }
         };
-        let loaded = instance::<A>()?.load(device, artefact)?;
+        let loaded = instance::<A, P>()?.load(device, artefact)?;
         // SAFETY: as above.
         unsafe { hand_out(module, loaded) }
     };

@@ -38,6 +38,9 @@ pub struct Kernel {
     /// The function in the artefact; none for a kernel of a vendor's library.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symbol: Option<String>,
+    /// Whether it needs a built artefact; told by `sources` where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artefact: Option<ArtefactKind>,
     /// Which calls it takes.
     #[serde(default)]
     pub constraints: Constraints,
@@ -46,6 +49,18 @@ pub struct Kernel {
     /// What else holds of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<KernelFlag>,
+}
+
+/// What has to be built before a kernel can be prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtefactKind {
+    /// Nothing: it is in the plugin, or in a vendor's library.
+    None,
+    /// One artefact for all signatures.
+    Shared,
+    /// An artefact for each signature.
+    PerSignature,
 }
 
 /// Which calls a kernel takes. What is not said is unconstrained, but for two things that a kernel
@@ -203,6 +218,16 @@ impl KernelFile {
 }
 
 impl Kernel {
+    /// What has to be built before it can be prepared.
+    pub fn artefact(&self) -> ArtefactKind {
+        let told = if self.sources.is_empty() {
+            ArtefactKind::None
+        } else {
+            ArtefactKind::Shared
+        };
+        self.artefact.unwrap_or(told)
+    }
+
     /// Whether it carries `flag`.
     pub fn has(&self, flag: KernelFlag) -> bool {
         self.flags.contains(&flag)

@@ -55,7 +55,7 @@ pub use admit::{ConstraintKind, Refusal};
 pub use bind::{BindError, BindRule, Binding};
 pub use canonical::SchemaHash;
 pub use constraint::{
-    Constraints, ExtentRange, Kernel, KernelError, KernelFile, KernelFlag, ScoreBand,
+    ArtefactKind, Constraints, ExtentRange, Kernel, KernelError, KernelFile, KernelFlag, ScoreBand,
 };
 pub use dtype::DType;
 pub use error::SchemaError;
