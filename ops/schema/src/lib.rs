@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `schema` | [`SchemaFile`] and [`Schema`]: a parsed `.ops` file and its ops |
 //! | `parse` | the grammar, from text to [`Schema`]; refuses with a [`SchemaError`] |
+//! | `resolve` | what the names in a text stand for, and whether they make an op |
 //! | `canonical` | the one text of a schema's interface, and its [`SchemaHash`] |
 //! | `signature` | what a call looks like without addresses: [`TensorView`], [`Signature`] |
 //! | `bind` | [`Schema::bind`]: a call against a schema; refuses with a [`BindError`] |
+//! | `binding` | what the variables stand for, and what outputs to allocate: [`Binding`] |
 //! | `scalars` | values for attributes and launch scalars, in schema order |
 //! | `constraint` | `kernel.json`: which calls a kernel takes, as data ([`KernelFile`]) |
 //! | `admit` | [`Kernel::admit`]: a bound call against a kernel; refuses with a [`Refusal`] |
@@ -41,18 +43,21 @@
 
 mod admit;
 mod bind;
+mod binding;
 mod canonical;
 mod constraint;
 mod dtype;
 mod error;
 mod lex;
 mod parse;
+mod resolve;
 mod scalars;
 mod schema;
 mod signature;
 
 pub use admit::{ConstraintKind, Refusal};
-pub use bind::{BindError, BindRule, Binding};
+pub use bind::{BindError, BindRule};
+pub use binding::Binding;
 pub use canonical::SchemaHash;
 pub use constraint::{
     Constraints, ExtentRange, Kernel, KernelError, KernelFile, KernelFlag, ScoreBand,
