@@ -101,7 +101,7 @@ impl<'a> Binder<'a> {
                 let count = binder.check_tensor(place, tensor)?;
                 elements = elements
                     .checked_add(count)
-                    .ok_or_else(|| binder.too_large(place, "the list's element count"))?;
+                    .ok_or_else(|| binder.too_large(place, "the list exceeds 2^63 elements"))?;
                 binder.bind_dtype(place, tensor.dtype)?;
                 binder.check_alias(place, index, tensor_count, tensor)?;
                 index += 1;
@@ -170,23 +170,24 @@ impl<'a> Binder<'a> {
                 format!("has the negative extent {negative}"),
             );
         }
-        let overlaps = shape
-            .iter()
-            .zip(strides)
-            .any(|(&extent, &stride)| extent > 1 && stride == 0);
-        if overlaps && self.0.schema.arguments[place.argument].is_written() {
-            let message = "is written, but a stride of 0 makes its elements overlap".to_owned();
-            return refuse(BindRule::Strides, message);
-        }
         let fits = |elements: i64| {
             i64::try_from(tensor.dtype.size_bytes())
                 .ok()?
                 .checked_mul(elements)
         };
         let count = element_count(shape).filter(|&count| fits(count).is_some());
-        let count = count.ok_or_else(|| self.too_large(place, "its size"))?;
+        let count = count.ok_or_else(|| self.too_large(place, "its size exceeds 2^63 bytes"))?;
         if count > 0 && span_elements(shape, strides).and_then(fits).is_none() {
-            return Err(self.too_large(place, "the distance of its elements"));
+            return Err(self.too_large(place, "the distance of its elements exceeds 2^63 bytes"));
+        }
+        let overlaps = count > 0
+            && shape
+                .iter()
+                .zip(strides)
+                .any(|(&extent, &stride)| extent > 1 && stride == 0);
+        if overlaps && self.0.schema.arguments[place.argument].is_written() {
+            let message = "is written, but a stride of 0 makes its elements overlap".to_owned();
+            return refuse(BindRule::Strides, message);
         }
         Ok(count)
     }
@@ -431,9 +432,9 @@ impl<'a> Binder<'a> {
         single.or_else(list).unwrap_or(place)
     }
 
-    fn too_large(&self, place: Place, what: &str) -> BindError {
-        let message = format!("{what} exceeds 2^63 bytes");
-        self.0.refuse(BindRule::Size, Some(place), message)
+    fn too_large(&self, place: Place, message: &str) -> BindError {
+        self.0
+            .refuse(BindRule::Size, Some(place), message.to_owned())
     }
 }
 

@@ -58,8 +58,6 @@ const KEYWORDS: [&str; 13] = [
     "false",
 ];
 const CLAUSES: [&str; 6] = ["where", "tolerance", "deterministic", "doc", "op", "set"];
-/// Longest name, in characters: it goes into tables and file names.
-pub(crate) const MAX_NAME_CHARS: usize = 64;
 
 struct Parser<'a> {
     lexer: Lexer<'a>,
@@ -380,10 +378,10 @@ impl<'a> Parser<'a> {
     /// `item`, or `(item, item, ...)`; says whether there were parentheses.
     fn tuple(&mut self, mut item: impl FnMut(&mut Self) -> Result<()>) -> Result<bool> {
         let parenthesised = self.accept("(")?;
-        if parenthesised {
+        item(self)?;
+        if parenthesised && !self.accept(")")? {
+            self.expect(",")?;
             self.comma_separated(")", item)?;
-        } else {
-            item(self)?;
         }
         Ok(parenthesised)
     }
@@ -405,10 +403,6 @@ impl<'a> Parser<'a> {
 
     fn name(&mut self, what: &str) -> Result<(String, Span)> {
         let (word, span) = self.word(what)?;
-        if word.len() > MAX_NAME_CHARS {
-            let message = format!("a name has at most {MAX_NAME_CHARS} characters");
-            return Err(Fault::new(span, message));
-        }
         if KEYWORDS.contains(&word) {
             return Err(Fault::new(
                 span,

@@ -5,7 +5,7 @@ use crate::{
     Alternatives, Argument, DType, Dim, DimVariable, Element, MAX_DIM_VARIABLES,
     MAX_DTYPE_VARIABLES, Multiplicity, Scalar, Schema, SchemaHash, Tolerance,
     error::{Fault, Span},
-    parse::{MAX_NAME_CHARS, Result},
+    parse::Result,
 };
 
 /// An op on its way: what is known of it, and where words stood that are judged at its end.
@@ -276,5 +276,5 @@ pub(crate) fn unknown_dtype(word: &str, span: Span) -> Fault {
 }
 
 pub(crate) fn is_variable(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() <= MAX_NAME_CHARS
+    word.starts_with(|c: char| c.is_ascii_uppercase())
 }

@@ -339,6 +339,14 @@ fn sizes_do_not_overflow() {
     wide[0][0].strides = vec![i64::MIN];
     let message = "cast: argument 'x': the distance of its elements exceeds 2^63 bytes";
     refuses(&cast, &wide, BindRule::Size, message);
+    let lists = op("op f(xs: list i8[N])", "f");
+    let halves: &[i64] = &[1 << 62];
+    refuses(
+        &lists,
+        &[list(DType::I8, &[halves, halves])],
+        BindRule::Size,
+        "f: argument 'xs[1]': the list exceeds 2^63 elements",
+    );
     let outer = op("op f(x: f32[N], y: f32[M]) -> z: f32[N, M]", "f");
     with_views(
         &[tensor(F32, &[1 << 32]), tensor(F32, &[1 << 32])],
@@ -363,6 +371,11 @@ fn strides_and_aliases() {
     let mut args = call();
     args[0][0].strides = vec![0, 1];
     with_views(&args, |args| assert!(cast.bind(args).is_ok()));
+    for shape in [[1, 3], [2, 0]] {
+        let mut args = [tensor(F32, &shape), tensor(F32, &shape)];
+        args[1][0].strides = vec![0, 1];
+        with_views(&args, |args| assert!(cast.bind(args).is_ok()));
+    }
     let mut args = call();
     args[1][0].strides = vec![0, 1];
     refuses(

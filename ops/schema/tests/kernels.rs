@@ -219,6 +219,10 @@ fn flags_allow_what_kernels_rarely_think_of() {
     in_place[2][0].alias_of = Some(0);
     let message = "does not work in place, the call's y shares memory";
     refuses(&in_place, ConstraintKind::InPlace, "y", message);
+    let mut read_of_written = rms_norm_call(F32, &[2], 8);
+    read_of_written[0][0].alias_of = Some(2);
+    let message = "does not work in place, the call's x shares memory";
+    refuses(&read_of_written, ConstraintKind::InPlace, "x", message);
     let mut inputs_only = rms_norm_call(F32, &[], 8);
     inputs_only[1][0].alias_of = Some(0);
     assert_eq!(admits(&inputs_only), 300);

@@ -58,7 +58,7 @@ fn names() {
     let long = "f".repeat(65);
     refuses(
         &format!("op «{long}»()"),
-        "a name has at most 64 characters",
+        "a word has at most 64 characters",
         None,
     );
 }
@@ -98,6 +98,11 @@ fn dtypes() {
     refuses(
         "op f(x: T[N], y: U[N]) where (T, U): (f32, f32) | «f32»",
         "this alternative must have as many dtypes as variables: 2",
+        None,
+    );
+    refuses(
+        "op f() where («)»: ()",
+        "expected a dtype variable, found ')'",
         None,
     );
     refuses(
@@ -169,6 +174,15 @@ fn shapes() {
         "op «f»(x: f32[N]) -> y: list f32[N]",
         "no input is a list, so 'y' has no length",
         None,
+    );
+}
+
+#[test]
+fn a_single_output_needs_more_than_a_list() {
+    refuses(
+        "op f(x: list f32[N]) -> (y: list f32[N], z: f32[«N»])",
+        "no required input has 'N'",
+        Some("the shapes of outputs must follow from the inputs"),
     );
 }
 
