@@ -309,15 +309,18 @@ impl Admission<'_> {
     /// The argument of a tensor that shares memory with another one, where either is written.
     fn written_alias(&self) -> Option<&str> {
         let tensors = || {
-            self.binding
-                .arguments()
-                .flat_map(|(of, arg)| arg.iter().map(move |tensor| (of, tensor)))
+            let arguments = self.binding.arguments();
+            arguments.flat_map(|(of, arg)| arg.iter().map(move |tensor| (of, tensor)))
         };
+        let written: Vec<bool> = tensors()
+            .map(|(argument, _)| argument.is_written())
+            .collect();
+        let is_written =
+            |index| usize::try_from(index).is_ok_and(|index| written.get(index) == Some(&true));
         let (argument, _) = tensors().find(|(argument, tensor)| {
-            let other = tensor
+            tensor
                 .alias_of
-                .and_then(|index| tensors().nth(usize::try_from(index).ok()?));
-            other.is_some_and(|(other, _)| argument.is_written() || other.is_written())
+                .is_some_and(|other| argument.is_written() || is_written(other))
         })?;
         Some(&argument.name)
     }

@@ -2,8 +2,8 @@
 //! Knows nothing of kernels, and allocates nothing unless it refuses.
 
 use crate::{
-    Arg, ArgView, Argument, DType, Dim, Element, MAX_DIM_VARIABLES, MAX_DTYPE_VARIABLES, MAX_RANK,
-    Multiplicity, Schema, TensorSpec, TensorView, error::nearest,
+    ArgView, Argument, Binding, DType, Dim, Element, MAX_DIM_VARIABLES, MAX_DTYPE_VARIABLES,
+    MAX_RANK, Multiplicity, Schema, TensorView, binding::Dims,
 };
 
 impl Schema {
@@ -22,178 +22,6 @@ impl Schema {
     /// As [`Schema::bind`].
     pub fn bind_inputs<'a>(&'a self, args: &'a [ArgView<'a>]) -> Result<Binding<'a>, BindError> {
         Binder::bind(self, self.inputs(), args)
-    }
-}
-
-/// What the variables of a schema stand for in one call.
-#[derive(Clone, Copy, Debug)]
-pub struct Binding<'a> {
-    schema: &'a Schema,
-    args: &'a [ArgView<'a>],
-    dtypes: [Option<DType>; MAX_DTYPE_VARIABLES],
-    dims: Dims<'a>,
-    list_len: usize,
-    elements: i64,
-}
-
-/// The extents that each dimension variable stands for, borrowed from the shape that bound it.
-type Dims<'a> = [Option<&'a [i64]>; MAX_DIM_VARIABLES];
-
-impl<'a> Binding<'a> {
-    /// The schema.
-    pub fn schema(&self) -> &'a Schema {
-        self.schema
-    }
-
-    /// The arguments with their tensors, in schema order.
-    pub fn arguments(&self) -> impl Iterator<Item = (&'a Argument, ArgView<'a>)> + use<'a> {
-        self.schema.arguments.iter().zip(self.args.iter().copied())
-    }
-
-    /// What the dtype variable `name` stands for; `None` when no tensor of the call has it.
-    pub fn dtype(&self, name: &str) -> Option<DType> {
-        let index = self
-            .schema
-            .dtype_variables
-            .iter()
-            .position(|of| of == name)?;
-        self.dtypes[index]
-    }
-
-    /// The extents that the dimension variable `name` stands for: one, or those of the variadic
-    /// group. `None` when no tensor of the call has it, or when it differs from element to element
-    /// of the lists.
-    pub fn extents(&self, name: &str) -> Option<&'a [i64]> {
-        self.dims[self.dim_index(name)?]
-    }
-
-    /// The extent of a dimension variable that is not variadic.
-    pub fn extent(&self, name: &str) -> Option<i64> {
-        match self.extents(name)? {
-            [extent] if !self.schema.dim_variables[self.dim_index(name)?].variadic => Some(*extent),
-            _ => None,
-        }
-    }
-
-    /// As [`Binding::extents`], for element `element` of the lists.
-    pub fn element_extents(&self, element: usize, name: &str) -> Option<&'a [i64]> {
-        self.element_dims(element)[self.dim_index(name)?]
-    }
-
-    /// Length that all lists of the call have; 0 when the schema has none.
-    pub fn list_len(&self) -> usize {
-        self.list_len
-    }
-
-    /// Size of the call: elements of its largest argument, a list counting with all its tensors.
-    pub fn elements(&self) -> i64 {
-        self.elements
-    }
-
-    /// Elements that the call writes, in outputs and `inout` arguments. Nothing needs to be
-    /// launched when there are none.
-    pub fn written_elements(&self) -> i64 {
-        (self
-            .arguments()
-            .filter(|(argument, _)| argument.is_written()))
-        .flat_map(|(_, arg)| arg)
-        .filter_map(|tensor| element_count(tensor.shape))
-        .fold(0, i64::saturating_add)
-    }
-
-    /// What the outputs must be: contiguous tensors, an [`Arg`] for each output. `chosen` are the
-    /// dtype variables that do not follow from the inputs.
-    ///
-    /// # Errors
-    /// When a choice contradicts the schema or the inputs, one is missing, or an output would be
-    /// too large.
-    pub fn output_specs(&self, chosen: &[(&str, DType)]) -> Result<Vec<Arg>, BindError> {
-        let binder = Binder(self.with_dtypes(chosen)?);
-        let mut outputs = Vec::with_capacity(self.schema.outputs().len());
-        for (offset, output) in self.schema.outputs().iter().enumerate() {
-            let dtype = binder.output_dtype(output)?;
-            let spec = |dims: &Dims<'_>| {
-                let extents = output.dims.iter().flat_map(|dim| match dim {
-                    Dim::Constant(extent) => std::slice::from_ref(extent),
-                    Dim::Variable(variable) | Dim::Variadic(variable) => {
-                        dims[*variable].unwrap_or_default()
-                    }
-                });
-                TensorSpec::contiguous(dtype, extents.copied().collect())
-            };
-            let arg: Arg = match output.multiplicity {
-                Multiplicity::List => (0..self.list_len)
-                    .map(|element| spec(&self.element_dims(element)))
-                    .collect(),
-                Multiplicity::One | Multiplicity::Optional => vec![spec(&self.dims)],
-            };
-            for (element, spec) in arg.iter().enumerate() {
-                let place = Place {
-                    argument: self.schema.input_count + offset,
-                    element,
-                };
-                binder.check_tensor(place, &spec.view())?;
-            }
-            outputs.push(arg);
-        }
-        Ok(outputs)
-    }
-
-    fn with_dtypes(&self, chosen: &[(&str, DType)]) -> Result<Self, BindError> {
-        let mut binding = *self;
-        let names = &self.schema.dtype_variables;
-        for &(name, dtype) in chosen {
-            let Some(index) = names.iter().position(|of| of == name) else {
-                let message = format!("'{name}' is no dtype variable{}", did_you_mean(name, names));
-                return Err(binding.refuse(BindRule::DType, None, message));
-            };
-            match binding.dtypes[index] {
-                Some(bound) if bound != dtype => {
-                    let message = format!("{name} cannot be {dtype}, the call makes it {bound}");
-                    return Err(binding.refuse(BindRule::DType, None, message));
-                }
-                _ => binding.dtypes[index] = Some(dtype),
-            }
-        }
-        Binder(binding).check_alternatives()?;
-        Ok(binding)
-    }
-
-    fn dim_index(&self, name: &str) -> Option<usize> {
-        self.schema
-            .dim_variables
-            .iter()
-            .position(|of| of.name == name)
-    }
-
-    fn element_dims(&self, element: usize) -> Dims<'a> {
-        let mut dims = self.dims;
-        for (argument, arg) in self.arguments() {
-            if argument.multiplicity == Multiplicity::List
-                && let Some(tensor) = arg.get(element)
-            {
-                // The call is bound: every list element fits.
-                let _ = unify(&mut dims, argument, tensor.shape);
-            }
-        }
-        dims
-    }
-
-    fn refuse(&self, rule: BindRule, place: Option<Place>, message: String) -> BindError {
-        BindError {
-            op: self.schema.name.clone(),
-            rule,
-            argument: place.map(|place| self.place_name(place)),
-            message,
-        }
-    }
-
-    fn place_name(&self, place: Place) -> String {
-        let argument = &self.schema.arguments[place.argument];
-        match argument.multiplicity {
-            Multiplicity::List => format!("{}[{}]", argument.name, place.element),
-            Multiplicity::One | Multiplicity::Optional => argument.name.clone(),
-        }
     }
 }
 
@@ -239,13 +67,13 @@ pub enum BindRule {
 
 /// One tensor of the call.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    argument: usize,
-    element: usize,
+pub(crate) struct Place {
+    pub(crate) argument: usize,
+    pub(crate) element: usize,
 }
 
 /// A binding while it is being made.
-struct Binder<'a>(Binding<'a>);
+pub(crate) struct Binder<'a>(pub(crate) Binding<'a>);
 
 impl<'a> Binder<'a> {
     fn bind(
@@ -273,7 +101,7 @@ impl<'a> Binder<'a> {
                 let count = binder.check_tensor(place, tensor)?;
                 elements = elements
                     .checked_add(count)
-                    .ok_or_else(|| binder.too_large(place, "the list's element count"))?;
+                    .ok_or_else(|| binder.too_large(place, "the list exceeds 2^63 elements"))?;
                 binder.bind_dtype(place, tensor.dtype)?;
                 binder.check_alias(place, index, tensor_count, tensor)?;
                 index += 1;
@@ -321,7 +149,11 @@ impl<'a> Binder<'a> {
     }
 
     /// Checks what concerns one tensor alone; gives its element count.
-    fn check_tensor(&self, place: Place, tensor: &TensorView<'_>) -> Result<i64, BindError> {
+    pub(crate) fn check_tensor(
+        &self,
+        place: Place,
+        tensor: &TensorView<'_>,
+    ) -> Result<i64, BindError> {
         let (shape, strides) = (tensor.shape, tensor.strides);
         let refuse = |rule, message| Err(self.0.refuse(rule, Some(place), message));
         if shape.len() > MAX_RANK {
@@ -338,23 +170,24 @@ impl<'a> Binder<'a> {
                 format!("has the negative extent {negative}"),
             );
         }
-        let overlaps = shape
-            .iter()
-            .zip(strides)
-            .any(|(&extent, &stride)| extent > 1 && stride == 0);
-        if overlaps && self.0.schema.arguments[place.argument].is_written() {
-            let message = "is written, but a stride of 0 makes its elements overlap".to_owned();
-            return refuse(BindRule::Strides, message);
-        }
         let fits = |elements: i64| {
             i64::try_from(tensor.dtype.size_bytes())
                 .ok()?
                 .checked_mul(elements)
         };
         let count = element_count(shape).filter(|&count| fits(count).is_some());
-        let count = count.ok_or_else(|| self.too_large(place, "its size"))?;
+        let count = count.ok_or_else(|| self.too_large(place, "its size exceeds 2^63 bytes"))?;
         if count > 0 && span_elements(shape, strides).and_then(fits).is_none() {
-            return Err(self.too_large(place, "the distance of its elements"));
+            return Err(self.too_large(place, "the distance of its elements exceeds 2^63 bytes"));
+        }
+        let overlaps = count > 0
+            && shape
+                .iter()
+                .zip(strides)
+                .any(|(&extent, &stride)| extent > 1 && stride == 0);
+        if overlaps && self.0.schema.arguments[place.argument].is_written() {
+            let message = "is written, but a stride of 0 makes its elements overlap".to_owned();
+            return refuse(BindRule::Strides, message);
         }
         Ok(count)
     }
@@ -409,7 +242,7 @@ impl<'a> Binder<'a> {
         })
     }
 
-    fn check_alternatives(&self) -> Result<(), BindError> {
+    pub(crate) fn check_alternatives(&self) -> Result<(), BindError> {
         let schema = self.0.schema;
         for group in &schema.alternatives {
             if group
@@ -451,7 +284,7 @@ impl<'a> Binder<'a> {
     }
 
     /// The dtype of an output: given, bound, or the only one that the alternatives leave.
-    fn output_dtype(&self, output: &Argument) -> Result<DType, BindError> {
+    pub(crate) fn output_dtype(&self, output: &Argument) -> Result<DType, BindError> {
         let variable = match output.element {
             Element::Concrete(dtype) => return Ok(dtype),
             Element::Variable(variable) => variable,
@@ -599,15 +432,15 @@ impl<'a> Binder<'a> {
         single.or_else(list).unwrap_or(place)
     }
 
-    fn too_large(&self, place: Place, what: &str) -> BindError {
-        let message = format!("{what} exceeds 2^63 bytes");
-        self.0.refuse(BindRule::Size, Some(place), message)
+    fn too_large(&self, place: Place, message: &str) -> BindError {
+        self.0
+            .refuse(BindRule::Size, Some(place), message.to_owned())
     }
 }
 
 /// Why a shape does not fit.
 #[derive(Clone, Copy)]
-enum Mismatch {
+pub(crate) enum Mismatch {
     Rank,
     Constant {
         axis: usize,
@@ -620,7 +453,11 @@ enum Mismatch {
     },
 }
 
-fn unify<'a>(dims: &mut Dims<'a>, argument: &Argument, shape: &'a [i64]) -> Result<(), Mismatch> {
+pub(crate) fn unify<'a>(
+    dims: &mut Dims<'a>,
+    argument: &Argument,
+    shape: &'a [i64],
+) -> Result<(), Mismatch> {
     let group = shape
         .len()
         .checked_sub(argument.fixed_rank())
@@ -687,11 +524,4 @@ fn tuple<'a>(items: impl Iterator<Item = &'a str>) -> String {
     } else {
         format!("({})", items.join(", "))
     }
-}
-
-/// `; did you mean 'x'?`, or nothing.
-pub(crate) fn did_you_mean(word: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    let names: Vec<_> = names.into_iter().collect();
-    nearest(word, names.iter().map(AsRef::as_ref))
-        .map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }

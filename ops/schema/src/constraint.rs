@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attr, DType, Layout, MAX_RANK, Schema, bind::did_you_mean};
+use crate::{Attr, DType, Layout, MAX_RANK, Schema, error::did_you_mean};
 
 /// Largest `kernel.json` that is read, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;

@@ -148,9 +148,16 @@ pub(crate) fn nearest<'a>(
     candidates
         .into_iter()
         .map(|candidate| (edit_distance(word, candidate), candidate))
-        .filter(|&(distance, _)| distance <= length.div_ceil(3))
+        .filter(|&(distance, _)| distance <= length / 3)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// `; did you mean 'x'?`, or nothing.
+pub(crate) fn did_you_mean(word: &str, names: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    nearest(word, names.iter().map(AsRef::as_ref))
+        .map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }
 
 /// Levenshtein's distance in characters, letter case ignored.

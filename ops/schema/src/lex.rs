@@ -24,6 +24,9 @@ pub(crate) struct Token<'a> {
     pub(crate) span: Span,
 }
 
+/// Longest word, in characters: names go into tables and file names, and errors repeat words.
+const MAX_WORD_CHARS: usize = 64;
+
 /// Longer marks first, so that `->` is not read as a sign.
 const MARKS: [&str; 10] = ["...", "->", "(", ")", "[", "]", ":", ",", "|", "="];
 
@@ -63,6 +66,15 @@ impl<'a> Lexer<'a> {
                 (TokenKind::Mark(mark), mark.len())
             }
         };
+        let word = matches!(kind, TokenKind::Word(_) | TokenKind::Number(_));
+        if word && len > MAX_WORD_CHARS {
+            let span = Span {
+                start,
+                end: start + len,
+            };
+            let message = format!("a word has at most {MAX_WORD_CHARS} characters");
+            return Err(Fault::new(span, message));
+        }
         self.at = start + len;
         Ok(Token {
             kind,

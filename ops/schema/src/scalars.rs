@@ -1,6 +1,6 @@
 //! Values for launch scalars and static attributes: names to schema order, defaults filled in.
 
-use crate::{Attr, BindError, BindRule, Scalar, Schema, bind::did_you_mean};
+use crate::{Attr, BindError, BindRule, Scalar, Schema, error::did_you_mean};
 
 impl Schema {
     /// The static attributes in schema order, from those that the call names and the defaults.

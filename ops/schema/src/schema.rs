@@ -151,7 +151,7 @@ impl Schema {
         self.tolerance_reason.as_deref()
     }
 
-    /// Whether equal calls on one device give equal bits.
+    /// Whether every kernel of the op must give equal bits for equal calls on one device.
     pub fn is_deterministic(&self) -> bool {
         self.deterministic
     }

@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(layout(&[0, 3], &[5, 5]), Contiguous);
         assert_eq!(layout(&[2, 3], &[4, 1]), Rows);
         assert_eq!(layout(&[3, 2, 3], &[3, 9, 1]), Rows);
-        assert_eq!(layout(&[4, 1], &[5, 1]), Rows);
+        assert_eq!(layout(&[4, 1], &[5, 7]), Rows);
         assert_eq!(layout(&[2, 3], &[1, 2]), Strided);
         assert_eq!(layout(&[3], &[2]), Strided);
         assert_eq!(layout(&[2, 3], &[0, 1]), Strided);
