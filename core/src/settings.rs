@@ -15,22 +15,10 @@ pub(crate) enum Fallback {
     Deny,
 }
 
-/// Whether missing artefacts are built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Jit {
-    /// Built when they are needed.
-    On,
-    /// Only what the cache holds is used.
-    CacheOnly,
-    /// Nothing is built or taken from the cache.
-    Off,
-}
-
 /// The host's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) fallback: Fallback,
-    pub(crate) jit: Jit,
 }
 
 /// The settings of this process.
@@ -60,15 +48,6 @@ impl Settings {
                     ("warn", Fallback::Warn),
                     ("allow", Fallback::Allow),
                     ("deny", Fallback::Deny),
-                ],
-            )?,
-            jit: choice(
-                &variable,
-                "DS_JIT",
-                &[
-                    ("on", Jit::On),
-                    ("cache-only", Jit::CacheOnly),
-                    ("off", Jit::Off),
                 ],
             )?,
         })
@@ -111,10 +90,10 @@ mod tests {
             with("DS_FALLBACK", "deny").unwrap().fallback,
             Fallback::Deny
         );
-        assert_eq!(with("DS_JIT", "").unwrap().jit, Jit::On);
+        assert_eq!(with("DS_FALLBACK", "").unwrap().fallback, Fallback::Warn);
         assert_eq!(
-            with("DS_JIT", "yes").unwrap_err(),
-            "DS_JIT is 'yes'; it must be one of on, cache-only, off"
+            with("DS_FALLBACK", "yes").unwrap_err(),
+            "DS_FALLBACK is 'yes'; it must be one of warn, allow, deny"
         );
     }
 }
