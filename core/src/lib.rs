@@ -2,9 +2,11 @@
 //!
 //! Names no vendor: what it knows of names comes from the plugins' manifests.
 
+mod accelerator;
 pub mod build;
 mod device;
 mod error;
+pub mod jit;
 mod memory;
 pub mod op;
 pub mod plugin;
@@ -14,6 +16,7 @@ mod stream;
 mod tensor;
 mod trace;
 
+pub use accelerator::Accelerator;
 pub use device::{Device, DeviceInfo, MemoryInfo};
 pub use ds_schema::DType;
 pub use error::{Error, ErrorKind, Result};

@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    marker::PhantomData,
-    ptr,
+    fmt, ptr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -140,7 +139,7 @@ fn module(
         Error::new(
             ErrorKind::Io,
             "load an artefact",
-            format!("{} is not UTF-8", artefact.path().display()),
+            format!("{} is not UTF-8", artefact.path.display()),
         )
         .with_hint("set DS_CACHE_DIR to a path that is")
     })?;
@@ -198,7 +197,9 @@ pub(crate) struct RawSignature<'a> {
     _arguments: Vec<DsArgument>,
     _tensors: Vec<DsTensorSignature>,
     _attributes: Vec<DsValue>,
-    _borrowed: PhantomData<&'a ()>,
+    op: &'a Op,
+    args: Vec<&'a [TensorView<'a>]>,
+    statics: Vec<Attr>,
 }
 
 impl<'a> RawSignature<'a> {
@@ -219,7 +220,7 @@ impl<'a> RawSignature<'a> {
             .flatten()
             .map(tensor_signature)
             .collect();
-        let attributes: Vec<DsValue> = attributes.iter().copied().map(value).collect();
+        let values: Vec<DsValue> = attributes.iter().copied().map(value).collect();
         Self {
             raw: DsSignature {
                 struct_size: sized::<DsSignature>(),
@@ -231,18 +232,38 @@ impl<'a> RawSignature<'a> {
                 tensor_count: first,
                 tensors: tensors.as_ptr(),
                 tensor_stride: sized::<DsTensorSignature>(),
-                attribute_count: u32::try_from(attributes.len()).unwrap_or(u32::MAX),
-                attributes: attributes.as_ptr(),
+                attribute_count: u32::try_from(values.len()).unwrap_or(u32::MAX),
+                attributes: values.as_ptr(),
             },
             _arguments: arguments,
             _tensors: tensors,
-            _attributes: attributes,
-            _borrowed: PhantomData,
+            _attributes: values,
+            op,
+            args: args.to_vec(),
+            statics: attributes.to_vec(),
         }
     }
 
     pub(crate) fn as_ptr(&self) -> *const DsSignature {
         &raw const self.raw
+    }
+}
+
+/// One line that tells everything a signature does; part of cache keys.
+impl fmt::Display for RawSignature<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.op.name(), self.op.schema().hash())?;
+        for arg in &self.args {
+            f.write_str(" (")?;
+            for t in *arg {
+                write!(f, "{}{:?}{:?}@{}", t.dtype, t.shape, t.strides, t.alignment_log2)?;
+                if let Some(other) = t.alias_of {
+                    write!(f, "={other}")?;
+                }
+            }
+            f.write_str(")")?;
+        }
+        write!(f, " {:?}", self.statics)
     }
 }
 
