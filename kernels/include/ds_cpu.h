@@ -1,0 +1,128 @@
+/* What a CPU kernel file and the cpu accelerator, which owns the threads, promise each other.
+ *
+ * A kernel is one exported `const ds_kernel`. For each call the accelerator
+ *   1. asks `plan` how the work splits, from shapes, strides and attributes alone;
+ *   2. for each phase in order, has its threads call `run` on ranges of items, in any order and at
+ *      the same time; all of a phase has finished before the next one starts.
+ *
+ * The accelerator hands out whole chunks: `begin` is a multiple of the phase's `grain`, and so is
+ * `end`, unless it is the number of items. A range may span several chunks. Chunks never depend on
+ * the number of threads; a kernel that keeps one partial sum a chunk gives the same bits on any
+ * machine size. A phase without items is passed over.
+ *
+ * A kernel never allocates, starts threads, keeps state, or touches errno or the rounding mode. It
+ * needs no library, libc included, beyond what compilers call by themselves (memcpy, memset).
+ */
+#ifndef DS_CPU_H
+#define DS_CPU_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DS_CPU_ABI 1
+#define DS_MAX_PHASES 4
+/* Alignment of `ds_call.workspace`, in bytes: a cache line, and the widest vector. */
+#define DS_WORKSPACE_ALIGNMENT 64
+
+/* `ds_tensor.dtype`; the numbers of the plugin ABI's DS_DTYPE_*. */
+enum { DS_F32 = 0, DS_F16 = 1, DS_BF16 = 2 };
+
+typedef struct ds_tensor {
+    void *data;             /* first element; NULL in `plan` */
+    const int64_t *shape;   /* `ndim` extents */
+    const int64_t *strides; /* `ndim` strides, in elements */
+    int32_t ndim;
+    uint32_t dtype;
+} ds_tensor;
+
+typedef union ds_value {
+    int64_t i; /* integers and booleans */
+    double f;
+} ds_value;
+
+/* Which tensors serve one argument of the schema: a list has any number, a missing optional none. */
+typedef struct ds_arg {
+    uint32_t first, count;
+} ds_arg;
+
+typedef struct ds_call {
+    const ds_tensor *tensors;
+    const ds_arg *args;         /* in schema order, inputs before outputs; scalars have none */
+    const ds_value *attributes; /* static attributes in schema order */
+    const ds_value *scalars;    /* launch scalars in schema order; NULL in `plan` */
+    void *workspace;            /* `workspace_bytes` of the plan, not cleared; NULL in `plan` */
+} ds_call;
+
+typedef struct ds_phase {
+    int64_t items;
+    int64_t grain; /* items in a chunk, at least 1; a chunk should be worth 10 us or more */
+} ds_phase;
+
+typedef struct ds_plan {
+    uint32_t phases; /* in: 0, like all else */
+    ds_phase phase[DS_MAX_PHASES];
+    int64_t workspace_bytes;
+} ds_plan;
+
+typedef struct ds_kernel {
+    uint32_t abi;                                    /* DS_CPU_ABI */
+    void (*plan)(const ds_call *call, ds_plan *out); /* cheap: it is called for every launch */
+    void (*run)(const ds_call *call, uint32_t phase, int64_t begin, int64_t end);
+} ds_kernel;
+
+/* `DS_KERNEL(ds_negate_f32, plan, run);` */
+#define DS_KERNEL(symbol, plan, run)                                   \
+    extern __attribute__((visibility("default"))) const ds_kernel symbol; \
+    const ds_kernel symbol = {DS_CPU_ABI, plan, run}
+
+/* Kernel bodies are written once with the dtype as an argument; inlined where it is a constant,
+ * they become one loop a dtype. */
+#define DS_INLINE static inline __attribute__((always_inline))
+
+DS_INLINE int64_t ds_min(int64_t a, int64_t b) { return a < b ? a : b; }
+DS_INLINE int64_t ds_max(int64_t a, int64_t b) { return a > b ? a : b; }
+DS_INLINE int64_t ds_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Tensor `index` of argument `arg`. */
+DS_INLINE const ds_tensor *ds_arg_tensor(const ds_call *call, uint32_t arg, uint32_t index) {
+    return &call->tensors[call->args[arg].first + index];
+}
+
+DS_INLINE int64_t ds_elements(const ds_tensor *t) {
+    int64_t n = 1;
+    for (int32_t d = 0; d < t->ndim; d++) n *= t->shape[d];
+    return n;
+}
+
+/* Extent of the last dimension. */
+DS_INLINE int64_t ds_row_length(const ds_tensor *t) { return t->shape[t->ndim - 1]; }
+
+/* Number of rows, a row being the last dimension. */
+DS_INLINE int64_t ds_rows(const ds_tensor *t) {
+    int64_t n = 1;
+    for (int32_t d = 0; d + 1 < t->ndim; d++) n *= t->shape[d];
+    return n;
+}
+
+/* Elements from the first one to that of index 0 in the dimensions from `dims` on and of row-major
+ * number `i` in those before. */
+DS_INLINE int64_t ds_offset(const ds_tensor *t, int32_t dims, int64_t i) {
+    int64_t offset = 0;
+    for (int32_t d = dims - 1; d > 0; d--) {
+        offset += i % t->shape[d] * t->strides[d];
+        i /= t->shape[d];
+    }
+    return dims > 0 ? offset + i * t->strides[0] : 0;
+}
+
+/* Elements from the first one to row `row`. */
+DS_INLINE int64_t ds_row_offset(const ds_tensor *t, int64_t row) {
+    return ds_offset(t, t->ndim - 1, row);
+}
+
+/* Address of element `offset` of a tensor of `dtype`. */
+DS_INLINE void *ds_at(const void *data, int64_t offset, uint32_t dtype) {
+    return (char *)data + offset * (dtype == DS_F32 ? 4 : 2);
+}
+
+#endif

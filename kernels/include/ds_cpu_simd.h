@@ -1,0 +1,163 @@
+/* Vectors of f32 for CPU kernels, as wide as the compiler's target: 16 lanes with AVX-512, 8 with
+ * AVX2 (and FMA and F16C), 4 elsewhere. Kernels compute in f32 and load and store any dtype.
+ *
+ * A `ds_vec` is a vector type of GNU C: + - * / work on it lane by lane.
+ */
+#ifndef DS_CPU_SIMD_H
+#define DS_CPU_SIMD_H
+
+#include "ds_cpu.h"
+#include "ds_math.h"
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define DS_LANES 16
+#include <immintrin.h>
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define DS_LANES 8
+#include <immintrin.h>
+#else
+#define DS_LANES 4
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+#endif
+
+typedef float ds_vec __attribute__((vector_size(DS_LANES * 4)));
+typedef uint32_t ds_vec_u32 __attribute__((vector_size(DS_LANES * 4)));
+typedef uint16_t ds_vec_u16 __attribute__((vector_size(DS_LANES * 2)));
+
+DS_INLINE ds_vec ds_splat(float a) { return (ds_vec){0} + a; }
+
+/* a * b + c, rounded once where the target can. */
+DS_INLINE ds_vec ds_vfma(ds_vec a, ds_vec b, ds_vec c) {
+#if DS_LANES == 16
+    return (ds_vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif DS_LANES == 8
+    return (ds_vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (ds_vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    for (int i = 0; i < DS_LANES; i++) c[i] = ds_fma(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+DS_INLINE ds_vec ds_vsqrt(ds_vec a) {
+#if DS_LANES == 16
+    return (ds_vec)_mm512_sqrt_ps((__m512)a);
+#elif DS_LANES == 8
+    return (ds_vec)_mm256_sqrt_ps((__m256)a);
+#elif defined(__SSE2__)
+    return (ds_vec)_mm_sqrt_ps((__m128)a);
+#elif defined(__aarch64__)
+    return (ds_vec)vsqrtq_f32((float32x4_t)a);
+#else
+    for (int i = 0; i < DS_LANES; i++) a[i] = __builtin_sqrtf(a[i]);
+    return a;
+#endif
+}
+
+/* Square root of a scalar, without errno. */
+DS_INLINE double ds_sqrt(double a) {
+#if defined(__SSE2__)
+    return _mm_cvtsd_f64(_mm_sqrt_pd(_mm_set_sd(a)));
+#elif defined(__aarch64__)
+    return vget_lane_f64(vsqrt_f64(vdup_n_f64(a)), 0);
+#else
+    return __builtin_sqrt(a);
+#endif
+}
+
+/* Sum of the lanes, in f64 so that it adds no error of its own. */
+DS_INLINE double ds_vsum(ds_vec a) {
+    double sum = 0;
+    for (int i = 0; i < DS_LANES; i++) sum += (double)a[i];
+    return sum;
+}
+
+/* Whole vectors from and to `data + offset`; no alignment beyond the element's is needed. */
+
+DS_INLINE ds_vec ds_load(const void *data, int64_t offset, uint32_t dtype) {
+    const void *p = ds_at(data, offset, dtype);
+    if (dtype == DS_F32) {
+        ds_vec v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return v;
+    }
+    ds_vec_u16 h;
+    __builtin_memcpy(&h, p, sizeof h);
+    if (dtype == DS_BF16) return (ds_vec)(__builtin_convertvector(h, ds_vec_u32) << 16);
+#if DS_LANES == 16
+    return (ds_vec)_mm512_cvtph_ps((__m256i)h);
+#elif DS_LANES == 8
+    return (ds_vec)_mm256_cvtph_ps((__m128i)h);
+#elif defined(__aarch64__)
+    return (ds_vec)vcvt_f32_f16((float16x4_t)h);
+#else
+    ds_vec v;
+    for (int i = 0; i < DS_LANES; i++) v[i] = ds_f16_to_f32(h[i]);
+    return v;
+#endif
+}
+
+DS_INLINE ds_vec_u16 ds_vec_to_half(ds_vec v, uint32_t dtype) {
+    if (dtype == DS_BF16) { /* ds_f32_to_bf16; the CPU's own instruction would flush denormals */
+        ds_vec_u32 u = (ds_vec_u32)v;
+        ds_vec_u32 rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16, quiet = u >> 16 | 0x40;
+        ds_vec_u32 nan = (ds_vec_u32)(v != v);
+        return __builtin_convertvector((nan & quiet) | (~nan & rounded), ds_vec_u16);
+    }
+#if DS_LANES == 16
+    return (ds_vec_u16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif DS_LANES == 8
+    return (ds_vec_u16)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(__aarch64__)
+    return (ds_vec_u16)vcvt_f16_f32((float32x4_t)v);
+#else
+    ds_vec_u16 h;
+    for (int i = 0; i < DS_LANES; i++) h[i] = ds_f32_to_f16(v[i]);
+    return h;
+#endif
+}
+
+DS_INLINE void ds_store(void *data, int64_t offset, ds_vec v, uint32_t dtype) {
+    void *p = ds_at(data, offset, dtype);
+    if (dtype == DS_F32) {
+        __builtin_memcpy(p, &v, sizeof v);
+    } else {
+        ds_vec_u16 h = ds_vec_to_half(v, dtype);
+        __builtin_memcpy(p, &h, sizeof h);
+    }
+}
+
+/* The same for the first `n` lanes; loads give 0 in the others. For the end of a row. */
+
+DS_INLINE ds_vec ds_load_first(int64_t n, const void *data, int64_t offset, uint32_t dtype) {
+    if (n >= DS_LANES) return ds_load(data, offset, dtype);
+    const void *p = ds_at(data, offset, dtype);
+    uint16_t half[DS_LANES] = {0};
+    float full[DS_LANES] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype == DS_F32) full[i] = ((const float *)p)[i];
+        else half[i] = ((const uint16_t *)p)[i];
+    }
+    return dtype == DS_F32 ? ds_load(full, 0, DS_F32) : ds_load(half, 0, dtype);
+}
+
+DS_INLINE void ds_store_first(int64_t n, void *data, int64_t offset, ds_vec v, uint32_t dtype) {
+    if (n >= DS_LANES) {
+        ds_store(data, offset, v, dtype);
+        return;
+    }
+    void *p = ds_at(data, offset, dtype);
+    if (dtype == DS_F32) {
+        for (int64_t i = 0; i < n; i++) ((float *)p)[i] = v[i];
+    } else {
+        ds_vec_u16 h = ds_vec_to_half(v, dtype);
+        for (int64_t i = 0; i < n; i++) ((uint16_t *)p)[i] = h[i];
+    }
+}
+
+#endif
