@@ -221,7 +221,7 @@ typedef struct DsExtension {
 
 #ifndef DLPACK_DLPACK_H_ // dlpack.h, included before, has it
 // DLPack's element type. Codes are DLPack's: 0 int, 1 uint, 2 float, 4 bfloat, 6 bool, 10
-// float8_e4m3fn, 12 float8_e5m2.
+// `float8_e4m3fn`, 12 `float8_e5m2`.
 typedef struct DLDataType {
     // DLPack's type code.
     uint8_t code;
@@ -517,7 +517,8 @@ typedef struct DsStreamTable {
                             DsErrorSink *error);
     // Makes a timeline that stands at 0.
     DsStatus (*event_create)(DsDevice device, DsEvent *event, DsErrorSink *error);
-    // Destroys a timeline. Nothing waits on it and no record is pending.
+    // Gives the handle up. Records and waits that are queued already still happen: the plugin keeps
+    // what they need until then.
     void (*event_destroy)(DsEvent event);
     // Queues: when the work so far is done, raise the timeline to `value`.
     DsStatus (*event_record)(DsStream stream,

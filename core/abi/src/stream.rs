@@ -100,7 +100,8 @@ pub struct DsStreamTable {
             error: *mut DsErrorSink,
         ) -> DsStatus,
     >,
-    /// Destroys a timeline. Nothing waits on it and no record is pending.
+    /// Gives the handle up. Records and waits that are queued already still happen: the plugin keeps
+    /// what they need until then.
     pub event_destroy: Option<unsafe extern "C" fn(event: DsEvent)>,
     /// Queues: when the work so far is done, raise the timeline to `value`.
     pub event_record: Option<

@@ -30,7 +30,7 @@ pub const DS_DTYPE_F8E4M3: u32 = 10;
 pub const DS_DTYPE_F8E5M2: u32 = 11;
 
 /// DLPack's element type. Codes are DLPack's: 0 int, 1 uint, 2 float, 4 bfloat, 6 bool, 10
-/// float8_e4m3fn, 12 float8_e5m2.
+/// `float8_e4m3fn`, 12 `float8_e5m2`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DLDataType {

@@ -1,0 +1,164 @@
+//! What this processor is: its name, its features as a build target, how many threads may run.
+
+use std::{env, fs, thread};
+
+use ds_plugin::{Error, Result};
+
+/// Feature levels that a user can cap the processor to, and the features each one keeps.
+///
+/// # Source
+/// x86-64 psABI, microarchitecture levels 1, 3 and 4.
+const CAPABILITIES: [(&str, &[&str]); 3] = [
+    ("default", &[]),
+    ("avx2", &["avx2", "fma", "f16c", "bmi2"]),
+    (
+        "avx512",
+        &[
+            "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512dq", "avx512vl",
+        ],
+    ),
+];
+
+/// Everything a kernel may be built for; the names are the compiler's `-m` flags.
+#[cfg(target_arch = "x86_64")]
+fn detected() -> Vec<&'static str> {
+    macro_rules! features {
+        ($($name:tt),*) => {
+            [$(($name, std::is_x86_feature_detected!($name))),*]
+        };
+    }
+    features!(
+        "avx2",
+        "fma",
+        "f16c",
+        "bmi2",
+        "avx512f",
+        "avx512bw",
+        "avx512dq",
+        "avx512vl",
+        "avx512vnni",
+        "avx512bf16",
+        "avx512fp16"
+    )
+    .into_iter()
+    .filter_map(|(name, there)| there.then_some(name))
+    .collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// The architecture, then its features, joined by `+`.
+///
+/// # Errors
+/// `DS_CPU_CAPABILITY` names no known level.
+pub(crate) fn target() -> Result<String> {
+    let architecture = if cfg!(target_arch = "x86_64") {
+        "x86-64"
+    } else {
+        env::consts::ARCH
+    };
+    let mut features = detected();
+    if let Ok(cap) = env::var("DS_CPU_CAPABILITY") {
+        let kept = CAPABILITIES
+            .iter()
+            .find(|(name, _)| *name == cap)
+            .ok_or_else(|| {
+                let names: Vec<_> = CAPABILITIES.iter().map(|(name, _)| *name).collect();
+                Error::invalid_argument(format!(
+                    "DS_CPU_CAPABILITY is '{cap}'; it must be one of {}",
+                    names.join(", ")
+                ))
+            })?;
+        features.retain(|f| kept.1.contains(f));
+    }
+    features.insert(0, architecture);
+    Ok(features.join("+"))
+}
+
+/// How many threads the compute pool has: `DS_CPU_THREADS`, else `OMP_NUM_THREADS`, else the
+/// processors that this process may run on.
+///
+/// # Errors
+/// A variable that is set to anything but a positive number.
+pub(crate) fn threads() -> Result<usize> {
+    for variable in ["DS_CPU_THREADS", "OMP_NUM_THREADS"] {
+        if let Ok(text) = env::var(variable) {
+            // OpenMP allows a list, one number a nesting level; the first is the outer one.
+            let first = text.split(',').next().unwrap_or_default().trim();
+            return match first.parse() {
+                Ok(n) if n > 0 => Ok(n),
+                _ => Err(Error::invalid_argument(format!(
+                    "{variable} is '{text}'; it must be a positive number of threads"
+                ))),
+            };
+        }
+    }
+    Ok(thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// The processor's marketing name.
+pub(crate) fn name() -> String {
+    fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .as_deref()
+        .and_then(|text| field(text, "model name"))
+        .map_or_else(
+            || format!("{} processor", env::consts::ARCH),
+            |name| name.split_whitespace().collect::<Vec<_>>().join(" "),
+        )
+}
+
+/// Total and available memory, in bytes.
+///
+/// # Errors
+/// When `/proc/meminfo` cannot be read or does not say.
+pub(crate) fn memory_bytes() -> Result<(u64, u64)> {
+    let path = "/proc/meminfo";
+    let text = fs::read_to_string(path).map_err(|e| Error::io(format!("read {path}"), &e))?;
+    let kib = |key| field(&text, key)?.strip_suffix(" kB")?.parse::<u64>().ok();
+    match (kib("MemTotal"), kib("MemAvailable")) {
+        (Some(total), Some(available)) => Ok((total * 1024, available * 1024)),
+        _ => Err(Error::unavailable(format!(
+            "{path} states no MemTotal and MemAvailable"
+        ))),
+    }
+}
+
+/// The value behind `key:` in a file of `key: value` lines.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "MemTotal:       24 kB\nMemTotalHuge: 1 kB\nmodel name\t: A  B\n";
+        assert_eq!(field(text, "MemTotal"), Some("24 kB"));
+        assert_eq!(field(text, "model name"), Some("A  B"));
+        assert_eq!(field(text, "Mem"), None);
+    }
+
+    #[test]
+    fn this_machine_has_memory_and_a_target() {
+        let (total, available) = memory_bytes().unwrap();
+        assert!(available <= total && total > 1 << 20);
+        assert!(
+            target()
+                .unwrap()
+                .starts_with(if cfg!(target_arch = "x86_64") {
+                    "x86-64"
+                } else {
+                    env::consts::ARCH
+                })
+        );
+    }
+}

@@ -1,0 +1,430 @@
+//! Buffers: memory with an owner.
+
+use std::{
+    ffi::c_void,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ds_abi::{
+    DS_COPY_ON_DEVICE, DS_COPY_TO_DEVICE, DS_COPY_TO_HOST, DS_MEMORY_DEVICE, DS_MEMORY_PINNED,
+    DS_MEMORY_SHARED, DsCopy,
+};
+
+use super::pool::Block;
+use crate::{Device, Error, ErrorKind, Result, device::sized, plugin::call::call, stream::Stream};
+
+/// What kind of memory a buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryKind {
+    /// The device's own.
+    Device,
+    /// Page-locked host memory that the device reaches without staging.
+    Pinned,
+    /// Memory that host and device both reach by the same address.
+    Shared,
+}
+
+impl MemoryKind {
+    fn raw(self) -> u32 {
+        match self {
+            Self::Device => DS_MEMORY_DEVICE,
+            Self::Pinned => DS_MEMORY_PINNED,
+            Self::Shared => DS_MEMORY_SHARED,
+        }
+    }
+}
+
+/// A range of memory of one device. Clones share it; the last one gives it back.
+#[derive(Clone)]
+pub struct Buffer(Arc<Inner>);
+
+struct Inner {
+    device: Device,
+    address: *mut c_void,
+    bytes: u64,
+    owner: Owner,
+}
+
+enum Owner {
+    /// A block of the device's pool, home on the stream of this slot.
+    Pool {
+        block: Block,
+        home: usize,
+        guests: Mutex<Vec<usize>>,
+    },
+    /// Raw memory of a kind that is not pooled.
+    Raw { kind: MemoryKind },
+    /// Somebody else's memory and how to tell them that we are done.
+    Foreign {
+        release: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    },
+}
+
+// SAFETY: the address is only ever handed to the device's plugin, from any thread, as the boundary
+// allows; ownership state is under locks.
+unsafe impl Send for Inner {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Inner {}
+
+impl Buffer {
+    /// Memory of `stream`'s device, ready for work on `stream`. Its content is undefined.
+    ///
+    /// # Units
+    /// `bytes`; 0 gives a buffer without memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] with the pool's numbers.
+    #[inline]
+    pub fn new(stream: &Stream, bytes: u64) -> Result<Self> {
+        let device = stream.device();
+        let (block, address) = device.pool().take(stream, bytes)?;
+        let owner = Owner::Pool {
+            block,
+            home: stream.slot(),
+            guests: Mutex::default(),
+        };
+        Ok(Self(Arc::new(Inner {
+            device,
+            address,
+            bytes,
+            owner,
+        })))
+    }
+
+    /// Memory of another kind, allocated and freed directly.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the device has no such memory.
+    pub fn of_kind(device: Device, bytes: u64, kind: MemoryKind) -> Result<Self> {
+        let alignment = u64::from(device.info().alignment_bytes);
+        let address = device.allocate(bytes.max(1), alignment, kind.raw())?;
+        Ok(Self(Arc::new(Inner {
+            device,
+            address,
+            bytes,
+            owner: Owner::Raw { kind },
+        })))
+    }
+
+    /// Memory that somebody else owns; `release` is called when the last clone is gone.
+    ///
+    /// # Safety
+    /// `address` is `bytes` bytes of `device`'s memory that stay valid until `release` is called,
+    /// and nobody else writes them while work of ours uses them.
+    pub unsafe fn foreign(
+        device: Device,
+        address: *mut c_void,
+        bytes: u64,
+        release: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let owner = Owner::Foreign {
+            release: Mutex::new(Some(Box::new(release))),
+        };
+        Self(Arc::new(Inner {
+            device,
+            address,
+            bytes,
+            owner,
+        }))
+    }
+
+    /// The device whose memory it is.
+    #[inline]
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    /// Its first address; only the device may use it, unless its memory is host-visible.
+    #[inline]
+    pub fn address(&self) -> *mut c_void {
+        self.0.address
+    }
+
+    /// Its size.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Whether both are the same memory.
+    pub fn same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Notes that work on `stream` uses the buffer, so that it is not given to anybody else before
+    /// that work is done. Dispatch and copies call it; code that hands the address to a vendor's
+    /// library does so itself.
+    #[inline]
+    pub fn record_use(&self, stream: &Stream) {
+        if let Owner::Pool { home, guests, .. } = &self.0.owner
+            && *home != stream.slot()
+        {
+            let mut guests = guests.lock().unwrap_or_else(PoisonError::into_inner);
+            if !guests.contains(&stream.slot()) {
+                guests.push(stream.slot());
+            }
+        }
+    }
+
+    /// Queues a copy of `from` to `offset`; returns when the host's bytes may be changed again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the range does not fit.
+    pub fn write(&self, stream: &Stream, offset: u64, from: &[u8]) -> Result<()> {
+        self.copy(
+            stream,
+            DS_COPY_TO_DEVICE,
+            offset,
+            from.as_ptr().cast_mut().cast(),
+            from.len(),
+        )?;
+        // The plugin may read the host's memory until the stream has passed the copy.
+        self.settle(stream)
+    }
+
+    /// Copies from `offset` into `to`, after the work queued on `stream`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when the range does not fit, or the failure of that work.
+    pub fn read(&self, stream: &Stream, offset: u64, to: &mut [u8]) -> Result<()> {
+        self.copy(
+            stream,
+            DS_COPY_TO_HOST,
+            offset,
+            to.as_mut_ptr().cast(),
+            to.len(),
+        )?;
+        stream.synchronize()
+    }
+
+    /// Queues a copy of `bytes` bytes from `source` on the same device or another one of the same
+    /// plugin.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when a range does not fit or both overlap,
+    /// [`ErrorKind::Unsupported`] when the devices belong to different plugins.
+    pub fn copy_from(
+        &self,
+        stream: &Stream,
+        offset: u64,
+        source: &Self,
+        source_offset: u64,
+        bytes: u64,
+    ) -> Result<()> {
+        let op = "copy a buffer";
+        self.check_range(op, offset, bytes)?;
+        source.check_range(op, source_offset, bytes)?;
+        if !std::ptr::eq(self.device().plugin(), source.device().plugin()) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                op,
+                format!(
+                    "{} and {} have different plugins",
+                    source.device(),
+                    self.device()
+                ),
+            )
+            .with_hint("copy through host memory: `read` one and `write` the other"));
+        }
+        let (to, from) = (self.at(offset), source.at(source_offset));
+        if source.device() == self.device() && to.addr().abs_diff(from.addr()) < usize_of(bytes) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                op,
+                "both ranges overlap",
+            ));
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        let peer = if source.device() == self.device() {
+            std::ptr::null_mut()
+        } else {
+            source.device().handle()
+        };
+        self.queue_copy(stream, DS_COPY_ON_DEVICE, to, from, bytes, peer)?;
+        self.record_use(stream);
+        source.record_use(stream);
+        Ok(())
+    }
+
+    /// Queues a fill with `pattern`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unimplemented`] where the plugin has no fill.
+    pub fn fill(&self, stream: &Stream, pattern: u8) -> Result<()> {
+        if self.bytes() == 0 {
+            return Ok(());
+        }
+        self.check_stream("fill a buffer", stream)?;
+        let (handle, _turn) = stream.queue();
+        // SAFETY: the range is the buffer's own; `record_use` keeps it until the stream is past.
+        unsafe {
+            call!(
+                self.device().plugin(),
+                memory.fill(
+                    self.device().handle(),
+                    handle,
+                    self.address(),
+                    pattern,
+                    self.bytes()
+                )
+            )
+        }?;
+        self.record_use(stream);
+        Ok(())
+    }
+
+    fn copy(
+        &self,
+        stream: &Stream,
+        direction: u32,
+        offset: u64,
+        host: *mut c_void,
+        len: usize,
+    ) -> Result<()> {
+        let op = "copy a buffer";
+        let bytes = len as u64;
+        self.check_range(op, offset, bytes)?;
+        self.check_stream(op, stream)?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (to, from) = match direction {
+            DS_COPY_TO_DEVICE => (self.at(offset), host),
+            _ => (host, self.at(offset)),
+        };
+        self.queue_copy(stream, direction, to, from, bytes, std::ptr::null_mut())?;
+        self.record_use(stream);
+        Ok(())
+    }
+
+    fn queue_copy(
+        &self,
+        stream: &Stream,
+        direction: u32,
+        destination: *mut c_void,
+        source: *mut c_void,
+        bytes: u64,
+        peer: ds_abi::DsDevice,
+    ) -> Result<()> {
+        let copy = DsCopy {
+            struct_size: sized::<DsCopy>(),
+            direction,
+            destination,
+            source,
+            bytes,
+            peer,
+        };
+        let (handle, _turn) = stream.queue();
+        // SAFETY: device ranges are within live buffers, which `record_use` keeps until the stream
+        // is past; host ranges outlive the copy because `read` and `write` wait for it.
+        unsafe {
+            call!(
+                self.device().plugin(),
+                memory.copy(self.device().handle(), handle, &raw const copy)
+            )
+        }
+    }
+
+    /// Waits for `stream`, unless it runs everything inside the call.
+    fn settle(&self, stream: &Stream) -> Result<()> {
+        if self.device().info().synchronous {
+            Ok(())
+        } else {
+            stream.synchronize()
+        }
+    }
+
+    fn at(&self, offset: u64) -> *mut c_void {
+        self.address().wrapping_byte_add(usize_of(offset))
+    }
+
+    fn check_range(&self, op: &'static str, offset: u64, bytes: u64) -> Result<()> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.bytes() => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                op,
+                format!(
+                    "{bytes} bytes at {offset} exceed the buffer's {} bytes",
+                    self.bytes()
+                ),
+            )),
+        }
+    }
+
+    fn check_stream(&self, op: &'static str, stream: &Stream) -> Result<()> {
+        if stream.device() == self.device() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidArgument,
+            op,
+            format!(
+                "the buffer is on {}, the stream on {}",
+                self.device(),
+                stream.device()
+            ),
+        ))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        match &mut self.owner {
+            Owner::Pool {
+                block,
+                home,
+                guests,
+            } => {
+                let guests =
+                    std::mem::take(guests.get_mut().unwrap_or_else(PoisonError::into_inner));
+                self.device.pool().give(self.device, *block, *home, guests);
+            }
+            Owner::Raw { kind } => {
+                // Nothing tells which work still uses memory of these kinds, so all of it ends.
+                let done = self.device.synchronize();
+                // SAFETY: allocated in `of_kind` with these numbers; the last owner is gone and
+                // the device is done.
+                let freed = unsafe {
+                    self.device
+                        .free(self.address, self.bytes.max(1), kind.raw())
+                };
+                if let Err(e) = done.and(freed) {
+                    log::error!("free memory of {}: {e}", self.device);
+                }
+            }
+            Owner::Foreign { release } => {
+                if let Err(e) = self.device.synchronize() {
+                    log::error!("give foreign memory back: {e}");
+                }
+                if let Some(release) = release
+                    .get_mut()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
+                {
+                    release();
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Buffer({} {:p} {} bytes)",
+            self.device(),
+            self.address(),
+            self.bytes()
+        )
+    }
+}
+
+/// A byte count as an address offset; what does not fit was refused by a range check before.
+fn usize_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

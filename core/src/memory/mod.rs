@@ -1,0 +1,12 @@
+//! Memory: buffers, and the caching pool that they come from.
+//!
+//! A buffer that is dropped goes back to its pool at once, also while work on it is queued: its
+//! next user is ordered behind that work, by the stream or by a wait for it.
+
+mod buffer;
+mod pool;
+mod size;
+
+pub use buffer::{Buffer, MemoryKind};
+pub use pool::MemoryStats;
+pub(crate) use pool::Pool;

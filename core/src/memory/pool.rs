@@ -1,0 +1,460 @@
+//! The caching pool of a device: blocks by size and by the stream that may use them next.
+//!
+//! A free block belongs to the stream that used it last. That stream takes it again without any
+//! wait; another one waits for a point recorded when it takes the block. Small blocks are cut from
+//! slabs, large ones are allocated one by one and taken again by best fit.
+
+use std::{
+    collections::BTreeMap,
+    ffi::c_void,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use ds_abi::DS_MEMORY_DEVICE;
+use serde::Serialize;
+
+use super::size::{self, CLASSES, Class};
+use crate::{
+    Device, Error, ErrorKind, Result,
+    stream::{Point, Stream},
+};
+
+/// A large block may be given to a request of at least this share of it.
+const LARGE_FIT: (u64, u64) = (3, 4);
+
+/// A block in use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    address: usize,
+    bytes: u64,
+    /// Index of the slab it is cut from, `NO_SLAB` for a large one and for the empty block.
+    slab: u32,
+}
+
+const NO_SLAB: u32 = u32::MAX;
+/// The block of a buffer of 0 bytes.
+const EMPTY: Block = Block {
+    address: 0,
+    bytes: 0,
+    slab: NO_SLAB,
+};
+
+/// What a pool holds and has done; upstream's `memory_stats`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MemoryStats {
+    /// Bytes in live buffers, rounded up to blocks (`memory_allocated`).
+    pub allocated_bytes: u64,
+    /// The most that ever were, since the last reset (`max_memory_allocated`).
+    pub peak_allocated_bytes: u64,
+    /// Bytes taken from the device (`memory_reserved`).
+    pub reserved_bytes: u64,
+    /// The most that ever were, since the last reset (`max_memory_reserved`).
+    pub peak_reserved_bytes: u64,
+    /// The most that may be taken from the device, if there is a cap.
+    pub cap_bytes: Option<u64>,
+    /// Live buffers.
+    pub allocations: u64,
+    /// Buffers made since the start.
+    pub total_allocations: u64,
+    /// Of those, how many took a block that was free already.
+    pub cache_hits: u64,
+    /// Of those, how many took it from another stream and had to wait for it.
+    pub cross_stream_hits: u64,
+    /// Calls to the device's own allocator.
+    pub device_allocations: u64,
+    /// How often free blocks were given back to make room.
+    pub trims: u64,
+}
+
+/// The caching pool of one device.
+pub(crate) struct Pool {
+    alignment: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Free blocks by stream slot.
+    free: Vec<Free>,
+    /// Free blocks that no work uses any more: anybody's, without a wait.
+    idle: Free,
+    /// Blocks whose last use on other streams is not over, with the stream they go home to.
+    pending: Vec<(Block, usize, Vec<Point>)>,
+    slabs: Vec<Slab>,
+    stats: MemoryStats,
+}
+
+struct Free {
+    small: Vec<Vec<Block>>,
+    /// Large blocks by size.
+    large: BTreeMap<u64, Vec<Block>>,
+}
+
+impl Default for Free {
+    fn default() -> Self {
+        Self {
+            small: vec![Vec::new(); CLASSES],
+            large: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slab {
+    address: usize,
+    bytes: u64,
+    live: u32,
+}
+
+impl Pool {
+    pub(crate) fn new(alignment_bytes: u32) -> Self {
+        Self {
+            alignment: u64::from(alignment_bytes).max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// A block of at least `bytes`, ready for work on `stream`.
+    #[inline]
+    pub(crate) fn take(&self, stream: &Stream, bytes: u64) -> Result<(Block, *mut c_void)> {
+        if bytes == 0 {
+            return Ok((EMPTY, std::ptr::null_mut()));
+        }
+        let mut state = self.lock();
+        let class = size::class(bytes);
+        let block = match state
+            .free
+            .get_mut(stream.slot())
+            .and_then(|f| f.take(class, bytes))
+        {
+            Some(block) => {
+                state.stats.cache_hits += 1;
+                block
+            }
+            None => self.take_elsewhere(&mut state, stream, class, bytes)?,
+        };
+        state.note_taken(block);
+        Ok((block, std::ptr::without_provenance_mut(block.address)))
+    }
+
+    /// From pending blocks that are done, from another stream, or from the device.
+    #[cold]
+    fn take_elsewhere(
+        &self,
+        state: &mut State,
+        stream: &Stream,
+        class: Option<Class>,
+        bytes: u64,
+    ) -> Result<Block> {
+        state.settle_pending();
+        if let Some(block) = state.take_own(stream.slot(), class, bytes) {
+            state.stats.cache_hits += 1;
+            return Ok(block);
+        }
+        if let Some((slot, block)) = state.take_other(stream.slot(), class, bytes) {
+            // The stream that freed it may still be using it: whatever it has queued comes first.
+            let ordered = match stream.device().streams().live(slot) {
+                Some(other) => other.record().and_then(|point| stream.wait(&point)),
+                None => Ok(()),
+            };
+            if ordered.is_ok() {
+                state.stats.cache_hits += 1;
+                state.stats.cross_stream_hits += 1;
+                return Ok(block);
+            }
+            state.put_back(slot, block);
+        }
+        match self.take_new(state, stream.device(), stream.slot(), class, bytes) {
+            Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                state.trim(stream.device());
+                self.take_new(state, stream.device(), stream.slot(), class, bytes)
+                    .map_err(|e| state.explain(stream.device(), bytes, &e))
+            }
+            taken => taken,
+        }
+    }
+
+    fn take_new(
+        &self,
+        state: &mut State,
+        device: Device,
+        slot: usize,
+        class: Option<Class>,
+        bytes: u64,
+    ) -> Result<Block> {
+        let Some(class) = class else {
+            let too_large = || {
+                let text = format!("{bytes} bytes are more than an address can count");
+                Error::new(ErrorKind::OutOfMemory, "allocate memory", text)
+            };
+            let bytes = size::large(bytes).ok_or_else(too_large)?;
+            let address = self.reserve(state, device, bytes)?;
+            return Ok(Block {
+                address,
+                bytes,
+                slab: NO_SLAB,
+            });
+        };
+        // Blocks keep the device's alignment: the class is a multiple of it, or is rounded up.
+        let step = class.bytes.next_multiple_of(self.alignment);
+        let slab_bytes = (size::slab_bytes(class) / class.bytes * step).max(step);
+        let address = self.reserve(state, device, slab_bytes)?;
+        let slab = u32::try_from(state.slabs.len()).unwrap_or(NO_SLAB);
+        state.slabs.push(Slab {
+            address,
+            bytes: slab_bytes,
+            live: 0,
+        });
+        let count = slab_bytes / step;
+        let block = |index: u64| Block {
+            address: address + usize::try_from(index * step).unwrap_or(0),
+            bytes: class.bytes,
+            slab,
+        };
+        for index in (1..count).rev() {
+            state.put_back(slot, block(index));
+        }
+        Ok(block(0))
+    }
+
+    fn reserve(&self, state: &mut State, device: Device, bytes: u64) -> Result<usize> {
+        let after = state.stats.reserved_bytes.saturating_add(bytes);
+        if let Some(cap) = state.stats.cap_bytes
+            && after > cap
+        {
+            let text = format!("{after} bytes would exceed the cap of {cap}");
+            return Err(Error::new(ErrorKind::OutOfMemory, "allocate memory", text));
+        }
+        let address = device.allocate(bytes, self.alignment, DS_MEMORY_DEVICE)?;
+        state.stats.reserved_bytes = after;
+        state.stats.peak_reserved_bytes = state.stats.peak_reserved_bytes.max(after);
+        state.stats.device_allocations += 1;
+        Ok(address.expose_provenance())
+    }
+
+    /// Takes back a block whose home is the stream in slot `home` and that was also used on the
+    /// streams in `guests`.
+    pub(crate) fn give(&self, device: Device, block: Block, home: usize, guests: Vec<usize>) {
+        if block.bytes == 0 {
+            return;
+        }
+        // Recorded outside the lock: it is a call into the plugin.
+        let mut points = Vec::new();
+        let mut lost = false;
+        for slot in guests {
+            if let Some(stream) = device.streams().live(slot) {
+                match stream.record() {
+                    Ok(point) => points.push(point),
+                    Err(_) => lost |= stream.synchronize().is_err(),
+                }
+            }
+        }
+        let mut state = self.lock();
+        state.note_given(block);
+        if lost {
+            // A failed stream never says when it is done with the block, so it is not used again.
+            log::warn!(
+                "{} bytes of {device} stay unused: a stream failed",
+                block.bytes
+            );
+        } else if points.is_empty() {
+            state.put_back(home, block);
+        } else {
+            state.pending.push((block, home, points));
+        }
+    }
+
+    /// Forgets the stream in `slot`, whose work is done: its blocks are anybody's.
+    pub(crate) fn retire(&self, slot: usize) {
+        let mut state = self.lock();
+        let Some(free) = state.free.get_mut(slot).map(std::mem::take) else {
+            return;
+        };
+        for block in free.into_blocks() {
+            state.idle.put(block);
+        }
+    }
+
+    /// Gives free memory back to the device; upstream's `empty_cache`.
+    ///
+    /// # Errors
+    /// When the device cannot finish its work first.
+    pub(crate) fn trim(&self, device: Device) -> Result<()> {
+        device.synchronize()?;
+        let mut state = self.lock();
+        state.settle_pending();
+        state.trim(device);
+        Ok(())
+    }
+
+    pub(crate) fn stats(&self) -> MemoryStats {
+        self.lock().stats
+    }
+
+    pub(crate) fn reset_peaks(&self) {
+        let stats = &mut self.lock().stats;
+        stats.peak_allocated_bytes = stats.allocated_bytes;
+        stats.peak_reserved_bytes = stats.reserved_bytes;
+    }
+
+    pub(crate) fn set_cap(&self, bytes: Option<u64>) {
+        self.lock().stats.cap_bytes = bytes;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn note_taken(&mut self, block: Block) {
+        let stats = &mut self.stats;
+        stats.allocated_bytes += block.bytes;
+        stats.peak_allocated_bytes = stats.peak_allocated_bytes.max(stats.allocated_bytes);
+        stats.allocations += 1;
+        stats.total_allocations += 1;
+        if let Some(slab) = self.slabs.get_mut(block.slab as usize) {
+            slab.live += 1;
+        }
+    }
+
+    fn note_given(&mut self, block: Block) {
+        self.stats.allocated_bytes -= block.bytes;
+        self.stats.allocations -= 1;
+        if let Some(slab) = self.slabs.get_mut(block.slab as usize) {
+            slab.live -= 1;
+        }
+    }
+
+    fn put_back(&mut self, slot: usize, block: Block) {
+        if self.free.len() <= slot {
+            self.free.resize_with(slot + 1, Free::default);
+        }
+        self.free[slot].put(block);
+    }
+
+    fn take_own(&mut self, slot: usize, class: Option<Class>, bytes: u64) -> Option<Block> {
+        let own = self
+            .free
+            .get_mut(slot)
+            .and_then(|free| free.take(class, bytes));
+        own.or_else(|| self.idle.take(class, bytes))
+    }
+
+    fn take_other(
+        &mut self,
+        slot: usize,
+        class: Option<Class>,
+        bytes: u64,
+    ) -> Option<(usize, Block)> {
+        let others = self
+            .free
+            .iter_mut()
+            .enumerate()
+            .filter(|(other, _)| *other != slot);
+        others
+            .into_iter()
+            .find_map(|(other, free)| Some((other, free.take(class, bytes)?)))
+    }
+
+    /// Sends pending blocks home whose other users are done.
+    fn settle_pending(&mut self) {
+        for (block, home, points) in std::mem::take(&mut self.pending) {
+            let done = points.iter().all(|p| p.is_reached().unwrap_or(false));
+            if done {
+                self.put_back(home, block);
+            } else {
+                self.pending.push((block, home, points));
+            }
+        }
+    }
+
+    /// Frees every large block that is free, and every slab of which all blocks are.
+    fn trim(&mut self, device: Device) {
+        // Blocks may still be in use by work queued before they were freed.
+        if let Err(e) = device.synchronize() {
+            log::warn!("free memory of {device} is kept: {e}");
+            return;
+        }
+        self.stats.trims += 1;
+        let held: Vec<u32> = self.pending.iter().map(|(block, ..)| block.slab).collect();
+        let mut dead = Vec::new();
+        for (index, slab) in (0u32..).zip(&mut self.slabs) {
+            if slab.live == 0 && slab.bytes > 0 && !held.contains(&index) {
+                dead.push((slab.address, std::mem::take(&mut slab.bytes)));
+            }
+        }
+        let slabs = &self.slabs;
+        for free in self.free.iter_mut().chain([&mut self.idle]) {
+            for blocks in &mut free.small {
+                blocks.retain(|block| slabs[block.slab as usize].bytes > 0);
+            }
+            dead.extend(
+                std::mem::take(&mut free.large)
+                    .into_values()
+                    .flatten()
+                    .map(|b| (b.address, b.bytes)),
+            );
+        }
+        for (address, bytes) in dead {
+            let pointer = std::ptr::with_exposed_provenance_mut(address);
+            // SAFETY: reserved with these numbers; no block of it is live, free or pending any
+            // more, and the device has just finished all work.
+            match unsafe { device.free(pointer, bytes, DS_MEMORY_DEVICE) } {
+                Ok(()) => self.stats.reserved_bytes -= bytes,
+                Err(e) => log::error!("free memory of {device}: {e}"),
+            }
+        }
+    }
+
+    fn explain(&self, device: Device, bytes: u64, cause: &Error) -> Error {
+        let MemoryStats {
+            allocated_bytes,
+            reserved_bytes,
+            ..
+        } = self.stats;
+        Error::new(
+            ErrorKind::OutOfMemory,
+            "allocate memory",
+            format!(
+                "{bytes} bytes on {device}: {} ({allocated_bytes} bytes are in live buffers, \
+                 {reserved_bytes} reserved)",
+                cause.context()
+            ),
+        )
+        .with_hint("free buffers, raise the device's cap, or use a smaller batch")
+    }
+}
+
+impl Free {
+    #[inline]
+    fn take(&mut self, class: Option<Class>, bytes: u64) -> Option<Block> {
+        if let Some(class) = class {
+            return self.small[class.index].pop();
+        }
+        let wanted = size::large(bytes)?;
+        let (&size, blocks) = self.large.range_mut(wanted..).next()?;
+        if wanted < size / LARGE_FIT.1 * LARGE_FIT.0 {
+            return None;
+        }
+        let block = blocks.pop();
+        if blocks.is_empty() {
+            self.large.remove(&size);
+        }
+        block
+    }
+
+    fn put(&mut self, block: Block) {
+        match size::class(block.bytes).filter(|_| block.slab != NO_SLAB) {
+            Some(class) => self.small[class.index].push(block),
+            None => self.large.entry(block.bytes).or_default().push(block),
+        }
+    }
+
+    fn into_blocks(self) -> impl Iterator<Item = Block> {
+        self.small
+            .into_iter()
+            .flatten()
+            .chain(self.large.into_values().flatten())
+    }
+}

@@ -1,0 +1,207 @@
+//! Reference implementations: plain Rust on host memory, the oracle of the tests and the floor of
+//! the product. Here is how a call gets there and back; the implementations live with their ops.
+
+use ds_schema::{Attr, DType};
+
+use super::{Op, call::Args};
+use crate::{
+    Error, ErrorKind, Result,
+    stream::Stream,
+    tensor::Tensor,
+};
+
+/// A reference implementation: reads inputs, writes outputs.
+pub type ReferenceFn = fn(&mut HostCall) -> Result<()>;
+
+/// A call on host memory.
+#[derive(Debug)]
+pub struct HostCall {
+    /// Arguments in schema order, inputs before outputs; a missing optional has no tensor.
+    pub args: Vec<Vec<HostTensor>>,
+    /// Static attributes in schema order.
+    pub attributes: Vec<Attr>,
+    /// Launch scalars in schema order.
+    pub scalars: Vec<Attr>,
+}
+
+/// A contiguous tensor in host memory.
+#[derive(Clone, Debug)]
+pub struct HostTensor {
+    /// Element type.
+    pub dtype: DType,
+    /// Extents.
+    pub shape: Vec<i64>,
+    /// The elements' bytes in row-major order.
+    pub bytes: Vec<u8>,
+}
+
+impl HostCall {
+    /// The one tensor of argument `index`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when there is none: the call was not bound to its schema.
+    pub fn one(&self, index: usize) -> Result<&HostTensor> {
+        self.args.get(index).and_then(|arg| arg.first()).ok_or_else(|| missing(index))
+    }
+
+    /// The one tensor of argument `index`, to be written.
+    ///
+    /// # Errors
+    /// As [`HostCall::one`].
+    pub fn one_mut(&mut self, index: usize) -> Result<&mut HostTensor> {
+        self.args.get_mut(index).and_then(|arg| arg.first_mut()).ok_or_else(|| missing(index))
+    }
+
+    /// Launch scalar `index` as a real number.
+    ///
+    /// # Errors
+    /// As [`HostCall::one`].
+    #[allow(clippy::cast_precision_loss, reason = "step counts are far below 2^53")]
+    pub fn scalar(&self, index: usize) -> Result<f64> {
+        match self.scalars.get(index) {
+            Some(Attr::F64(value)) => Ok(*value),
+            Some(Attr::I64(value)) => Ok(*value as f64),
+            Some(Attr::Bool(value)) => Ok(f64::from(u8::from(*value))),
+            None => Err(missing(index)),
+        }
+    }
+
+    /// Static attribute `index` as a flag.
+    ///
+    /// # Errors
+    /// As [`HostCall::one`].
+    pub fn flag(&self, index: usize) -> Result<bool> {
+        match self.attributes.get(index) {
+            Some(Attr::Bool(value)) => Ok(*value),
+            _ => Err(missing(index)),
+        }
+    }
+}
+
+fn missing(index: usize) -> Error {
+    let text = format!("argument {index} is missing or of another kind");
+    Error::new(ErrorKind::Internal, "run a reference implementation", text)
+}
+
+impl HostTensor {
+    /// The elements as f64; exact for every float dtype.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion.
+    pub fn to_f64(&self) -> Result<Vec<f64>> {
+        use half::{bf16, f16};
+        let b = &self.bytes;
+        Ok(match self.dtype {
+            DType::F32 => pod::<f32>(b).into_iter().map(f64::from).collect(),
+            DType::F64 => pod::<f64>(b),
+            DType::F16 => pod::<f16>(b).into_iter().map(f64::from).collect(),
+            DType::BF16 => pod::<bf16>(b).into_iter().map(f64::from).collect(),
+            DType::I8 => pod::<i8>(b).into_iter().map(f64::from).collect(),
+            DType::U8 | DType::Bool => b.iter().copied().map(f64::from).collect(),
+            DType::I16 => pod::<i16>(b).into_iter().map(f64::from).collect(),
+            DType::I32 => pod::<i32>(b).into_iter().map(f64::from).collect(),
+            other => return Err(unsupported(other)),
+        })
+    }
+
+    /// Replaces the elements by `values`, rounded once to the dtype: to nearest, ties to even.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion.
+    #[allow(clippy::cast_possible_truncation, reason = "rounding once is what this is for")]
+    pub fn set_f64(&mut self, values: &[f64]) -> Result<()> {
+        use half::{bf16, f16};
+        self.bytes = match self.dtype {
+            DType::F32 => bytes(values.iter().map(|&v| v as f32)),
+            DType::F64 => bytes(values.iter().copied()),
+            DType::F16 => bytes(values.iter().map(|&v| f16::from_f64(v))),
+            DType::BF16 => bytes(values.iter().map(|&v| bf16::from_f64(v))),
+            other => return Err(unsupported(other)),
+        };
+        Ok(())
+    }
+}
+
+fn pod<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+fn bytes<T: bytemuck::Pod>(values: impl Iterator<Item = T>) -> Vec<u8> {
+    bytemuck::cast_slice(&values.collect::<Vec<_>>()).to_vec()
+}
+
+fn unsupported(dtype: DType) -> Error {
+    let text = format!("{dtype} has no conversion to f64 here");
+    Error::new(ErrorKind::Unsupported, "run a reference implementation", text)
+}
+
+/// Runs `op` on the host: the inputs come over, the outputs go back, in the order of `stream`.
+///
+/// Returns when the result is queued on `stream`. The calling thread waits for the inputs, because
+/// the host has to see them.
+pub(super) fn run(
+    op: &Op,
+    stream: &Stream,
+    args: &[Args<'_>],
+    attributes: &[Attr],
+    scalars: &[Attr],
+) -> Result<()> {
+    let Some(reference) = op.reference() else {
+        return Err(Error::new(
+            ErrorKind::NoKernel,
+            format!("run {}", op.name()),
+            "no kernel takes this call, and the op has no reference implementation",
+        ));
+    };
+    let host = |tensor: &Tensor| {
+        Ok(HostTensor {
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            bytes: tensor.to_bytes(stream)?,
+        })
+    };
+    let mut call = HostCall {
+        args: args
+            .iter()
+            .map(|arg| arg.iter().map(|t| host(t)).collect::<Result<_>>())
+            .collect::<Result<_>>()?,
+        attributes: attributes.to_vec(),
+        scalars: scalars.to_vec(),
+    };
+    reference(&mut call)?;
+    for ((argument, arg), results) in op.schema().arguments().iter().zip(args).zip(&call.args) {
+        if !argument.is_written() {
+            continue;
+        }
+        for (tensor, result) in arg.iter().zip(results) {
+            write_back(stream, tensor, result)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a result into a tensor of any strides, row by row where they are not contiguous.
+fn write_back(stream: &Stream, tensor: &Tensor, result: &HostTensor) -> Result<()> {
+    if result.bytes.len() as u64 != tensor.bytes() {
+        let text = format!("{} bytes of result for {tensor:?}", result.bytes.len());
+        return Err(Error::new(ErrorKind::Internal, "run a reference implementation", text));
+    }
+    if tensor.is_contiguous() {
+        return tensor.write_bytes(stream, &result.bytes);
+    }
+    // Read, change, write: what lies between the elements belongs to somebody else and stays.
+    let (low, high) = tensor.span_bytes().unwrap_or((0, 0));
+    let mut span = vec![0; usize::try_from(high - low).unwrap_or(0)];
+    tensor.buffer().read(stream, low.unsigned_abs(), &mut span)?;
+    let size = tensor.dtype().size_bytes();
+    let first = tensor.address().addr() - tensor.buffer().address().addr();
+    let first = i64::try_from(first).unwrap_or(0) - low;
+    let mut elements = result.bytes.chunks_exact(size);
+    crate::tensor::for_each_offset(tensor.shape(), tensor.strides(), |offset| {
+        if let Some(element) = elements.next() {
+            let at = usize::try_from(first + offset * size.cast_signed() as i64).unwrap_or(0);
+            span[at..at + size].copy_from_slice(element);
+        }
+    });
+    tensor.buffer().write(stream, low.unsigned_abs(), &span)
+}

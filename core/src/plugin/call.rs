@@ -1,0 +1,144 @@
+//! Calls over the boundary: one sink on the stack, one macro, one place where statuses become
+//! errors.
+
+use std::{ffi::c_char, mem::MaybeUninit};
+
+use ds_abi::{
+    DS_BUILD_FAILED, DS_CANCELLED, DS_CONSTRAINT, DS_DEVICE_LOST, DS_ERROR_TRUNCATED, DS_FORKED,
+    DS_INCOMPATIBLE_ABI, DS_INVALID_ARGUMENT, DS_IO, DS_NO_DEVICE, DS_NOT_READY, DS_OK,
+    DS_OUT_OF_MEMORY, DS_PLUGIN_BUG, DS_SHUTTING_DOWN, DS_STALE, DS_TIMEOUT, DS_UNAVAILABLE,
+    DS_UNIMPLEMENTED, DS_UNSUPPORTED, DsErrorSink, DsStatus,
+};
+
+use crate::error::{Error, ErrorKind};
+
+/// Calls `$plugin.tables().$table.$slot(args…, sink)` and turns the status into a `Result`. A slot
+/// that the plugin left empty is an `unimplemented` error with the slot's name, so that no caller
+/// ever meets a null function.
+///
+/// Expands to an `unsafe` call: the caller's `// SAFETY:` comment belongs in front of it.
+macro_rules! call {
+    ($plugin:expr, $table:ident.$slot:ident($($argument:expr),* $(,)?)) => {{
+        let plugin: &$crate::plugin::Plugin = $plugin;
+        match plugin.tables().$table.$slot {
+            Some(function) => {
+                let mut text = $crate::plugin::call::buffer();
+                let mut sink = $crate::plugin::call::sink(&mut text);
+                let status = function($($argument,)* &raw mut sink);
+                if status == ds_abi::DS_OK {
+                    Ok(())
+                } else {
+                    Err($crate::plugin::call::failure(
+                        plugin.accelerator(), stringify!($slot), status, &sink, &text,
+                    ))
+                }
+            }
+            None => Err($crate::plugin::call::empty_slot(
+                plugin.accelerator(), stringify!($table), stringify!($slot),
+            )),
+        }
+    }};
+}
+pub(crate) use call;
+
+/// Longest message that is kept, in bytes.
+const MESSAGE_BYTES: usize = 512;
+
+pub(crate) type Buffer = [MaybeUninit<u8>; MESSAGE_BYTES];
+
+/// A message buffer; left uninitialised, because the usual call has nothing to say.
+#[inline]
+pub(crate) fn buffer() -> Buffer {
+    [const { MaybeUninit::uninit() }; MESSAGE_BYTES]
+}
+
+/// A sink over `text`.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "both are small constants")]
+pub(crate) fn sink(text: &mut Buffer) -> DsErrorSink {
+    DsErrorSink {
+        struct_size: size_of::<DsErrorSink>() as u32,
+        code: DS_OK,
+        vendor_code: 0,
+        flags: 0,
+        a: 0,
+        b: 0,
+        reason: 0,
+        message_len: 0,
+        message_capacity: MESSAGE_BYTES as u32,
+        reserved: 0,
+        message: text.as_mut_ptr().cast::<c_char>(),
+    }
+}
+
+/// The error that `status` and the sink describe. A plugin that fails without filling the sink
+/// still gives an error with the function's name.
+#[cold]
+pub(crate) fn failure(
+    accelerator: &str,
+    function: &'static str,
+    status: DsStatus,
+    sink: &DsErrorSink,
+    text: &Buffer,
+) -> Error {
+    let len = (sink.message_len as usize).min(MESSAGE_BYTES);
+    // SAFETY: the plugin says that it wrote `message_len` bytes, and the boundary demands that it
+    // wrote what it says; the length is held within the buffer.
+    let bytes = unsafe { std::slice::from_raw_parts(text.as_ptr().cast::<u8>(), len) };
+    let mut message = String::from_utf8_lossy(bytes).into_owned();
+    if message.is_empty() {
+        message = format!("{function} failed with status {status} and no message");
+    }
+    if sink.flags & DS_ERROR_TRUNCATED != 0 {
+        message.push('…');
+    }
+    if sink.vendor_code != 0 && !message.contains(&sink.vendor_code.to_string()) {
+        message = format!("{message} (code {})", sink.vendor_code);
+    }
+    Error::new(kind(status), format!("{accelerator} {function}"), message)
+}
+
+#[cold]
+pub(crate) fn empty_slot(accelerator: &str, table: &'static str, slot: &'static str) -> Error {
+    Error::new(
+        ErrorKind::Unimplemented,
+        format!("{accelerator} {slot}"),
+        format!("the plugin has no '{slot}' in its {table} table"),
+    )
+}
+
+/// What kind of error a status is.
+pub(crate) fn kind(status: DsStatus) -> ErrorKind {
+    match status {
+        DS_INVALID_ARGUMENT => ErrorKind::InvalidArgument,
+        DS_UNSUPPORTED => ErrorKind::Unsupported,
+        DS_UNIMPLEMENTED => ErrorKind::Unimplemented,
+        DS_UNAVAILABLE => ErrorKind::LibraryNotFound,
+        DS_NO_DEVICE => ErrorKind::NoDevice,
+        DS_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
+        DS_DEVICE_LOST => ErrorKind::DeviceLost,
+        DS_NOT_READY => ErrorKind::NotReady,
+        DS_TIMEOUT => ErrorKind::Timeout,
+        DS_IO => ErrorKind::Io,
+        DS_BUILD_FAILED => ErrorKind::BuildFailed,
+        DS_INCOMPATIBLE_ABI | DS_STALE => ErrorKind::Incompatible,
+        DS_CONSTRAINT => ErrorKind::NoKernel,
+        DS_PLUGIN_BUG => ErrorKind::PluginBug,
+        DS_CANCELLED => ErrorKind::Cancelled,
+        DS_SHUTTING_DOWN | DS_FORKED => ErrorKind::ShuttingDown,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// The status that stands for an error when the host signals a failed point.
+pub(crate) fn status_of(kind: ErrorKind) -> DsStatus {
+    match kind {
+        ErrorKind::InvalidArgument => DS_INVALID_ARGUMENT,
+        ErrorKind::Unsupported => DS_UNSUPPORTED,
+        ErrorKind::OutOfMemory => DS_OUT_OF_MEMORY,
+        ErrorKind::DeviceLost => DS_DEVICE_LOST,
+        ErrorKind::Io => DS_IO,
+        ErrorKind::Timeout => DS_TIMEOUT,
+        _ => DS_CANCELLED,
+    }
+}

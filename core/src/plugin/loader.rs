@@ -1,0 +1,65 @@
+//! Opens plugin files: the one module of the host that does.
+//!
+//! What it opens has been checked before (manifest, owner, symbols), by path; after opening, the
+//! file at the path is compared with the one that was checked. Nothing is ever closed.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use ds_abi::{DS_PLUGIN_ENTRY_V1, DsPluginEntry};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use crate::{Error, ErrorKind, Result};
+
+/// A file's identity: device, inode, size, and time of change in nanoseconds.
+pub(crate) type FileIdentity = (u64, u64, u64, i64, i64);
+
+/// The identity of the file at `path`.
+pub(crate) fn identity(path: &Path) -> Result<FileIdentity> {
+    let meta = fs::metadata(path).map_err(|e| {
+        Error::new(ErrorKind::Io, "load a plugin", path.display().to_string()).with_source(e)
+    })?;
+    Ok((
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+    ))
+}
+
+/// Opens the library at `path`, which was `checked`, and finds its entry. It stays open.
+///
+/// # Errors
+/// [`ErrorKind::LibraryNotFound`] with the system's words when it or something that it needs cannot
+/// be opened, [`ErrorKind::Untrusted`] when the file is another one than was checked.
+pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
+    let op = "load a plugin";
+    // SAFETY: opening runs the library's constructors. It was checked before, and in a child
+    // process first where it was not known; this is the point where the host decides to run it.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| {
+        Error::new(ErrorKind::LibraryNotFound, op, e.to_string()).with_hint(
+            "install what it needs, or see `ldd` on that file for the library that is missing",
+        )
+    })?;
+    // Leaked: thread-local destructors and vendor runtimes make unloading unsound in general.
+    let library: &'static Library = Box::leak(Box::new(library));
+    if identity(path)? != checked {
+        return Err(Error::new(
+            ErrorKind::Untrusted,
+            op,
+            format!(
+                "{} was replaced between the check and the load",
+                path.display()
+            ),
+        ));
+    }
+    // SAFETY: the symbol of this name has this type, as `ds_plugin.h` says.
+    let entry = unsafe { library.get::<DsPluginEntry>(DS_PLUGIN_ENTRY_V1) }.map_err(|e| {
+        Error::new(
+            ErrorKind::Incompatible,
+            op,
+            format!("{}: {e}", path.display()),
+        )
+    })?;
+    Ok(*entry)
+}

@@ -1,0 +1,505 @@
+//! Streams, and events as points on timelines.
+//!
+//! Work on one stream runs in order. A [`Point`] is a place on a timeline: a stream reaches it, the
+//! host reaches it, a file or network lane reaches it, and any stream of any device can wait for it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use ds_abi::{
+    DS_FOREVER, DS_NOT_READY, DS_OK, DS_STREAM_DEFAULT, DsEvent, DsEventState, DsStatus, DsStream,
+};
+
+use crate::{
+    Device, Error, ErrorKind, Result,
+    device::sized,
+    plugin::call::{self, call},
+};
+
+/// An in-order queue of work on a device. Clones are the same stream; dropping the last one waits
+/// for its work.
+#[derive(Clone)]
+pub struct Stream(Arc<Inner>);
+
+struct Inner {
+    device: Device,
+    handle: DsStream,
+    /// Small number, unique among the device's live streams; the memory pool sorts by it.
+    slot: usize,
+    default: bool,
+    /// The stream's own timeline, and the value that was handed out last. The lock is what makes
+    /// calls that queue work come one at a time.
+    submit: Mutex<Submit>,
+}
+
+#[derive(Default)]
+struct Submit {
+    timeline: Option<Timeline>,
+    last: u64,
+}
+
+// SAFETY: the boundary lets a stream's handle be used from any thread, one queueing call at a
+// time, which `submit` sees to.
+unsafe impl Send for Inner {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Inner {}
+
+impl Stream {
+    /// Makes a stream on `device`.
+    ///
+    /// # Errors
+    /// When the device has no more queues.
+    pub fn new(device: Device) -> Result<Self> {
+        Self::make(device, false)
+    }
+
+    pub(crate) fn make(device: Device, default: bool) -> Result<Self> {
+        let mut handle: DsStream = std::ptr::null_mut();
+        let flags = if default { DS_STREAM_DEFAULT } else { 0 };
+        // SAFETY: the device's handle is open for ever; `handle` is writable for the call.
+        unsafe {
+            call!(
+                device.plugin(),
+                stream.stream_create(device.handle(), flags, &raw mut handle)
+            )
+        }?;
+        let slot = device.streams().take_slot();
+        let stream = Self(Arc::new(Inner {
+            device,
+            handle,
+            slot,
+            default,
+            submit: Mutex::default(),
+        }));
+        device.streams().add(slot, Arc::downgrade(&stream.0));
+        Ok(stream)
+    }
+
+    /// The device it belongs to.
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    /// Waits until everything queued so far is done.
+    ///
+    /// # Errors
+    /// The first failure of that work.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: the handle lives as long as `self`.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.stream_synchronize(self.0.handle)
+            )
+        }
+    }
+
+    /// Whether nothing is pending.
+    ///
+    /// # Errors
+    /// The failure of work that is done.
+    pub fn is_idle(&self) -> Result<bool> {
+        // SAFETY: the handle lives as long as `self`.
+        match unsafe { call!(self.0.device.plugin(), stream.stream_query(self.0.handle)) } {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotReady => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The point that is reached when the work queued so far is done.
+    ///
+    /// # Errors
+    /// When the stream takes no more work.
+    pub fn record(&self) -> Result<Point> {
+        let mut submit = self.0.lock();
+        let timeline = match &submit.timeline {
+            Some(timeline) => timeline.clone(),
+            None => submit
+                .timeline
+                .insert(Timeline::new(self.0.device)?)
+                .clone(),
+        };
+        let value = submit.last + 1;
+        // SAFETY: both handles live as long as their owners, which live past the call; the lock
+        // keeps other queueing calls out.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.event_record(self.0.handle, timeline.handle(), value)
+            )
+        }?;
+        submit.last = value;
+        Ok(Point { timeline, value })
+    }
+
+    /// Holds later work until `point` is reached. If it never will be, later work fails.
+    ///
+    /// Points of another plugin's device are bridged: a timeline of this device is signalled when
+    /// the other one gets there.
+    ///
+    /// # Errors
+    /// When the stream takes no more work.
+    pub fn wait(&self, point: &Point) -> Result<()> {
+        let own = std::ptr::eq(point.timeline.device().plugin(), self.0.device.plugin());
+        let bridged;
+        let point = if own {
+            point
+        } else {
+            bridged = point.bridge(self.0.device)?;
+            &bridged
+        };
+        let _turn = self.0.lock();
+        // SAFETY: both handles live past the call: the plugin keeps what a queued wait needs, and
+        // `event_destroy` comes only after `Timeline`'s last owner is gone.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.event_wait(self.0.handle, point.timeline.handle(), point.value)
+            )
+        }
+    }
+
+    /// The vendor's own handle, for code that mixes with the vendor's libraries.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unimplemented`] where there is none.
+    pub fn native(&self) -> Result<*mut std::ffi::c_void> {
+        let mut native = std::ptr::null_mut();
+        // SAFETY: the handle lives as long as `self`; `native` is writable for the call.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.stream_native(self.0.handle, &raw mut native)
+            )
+        }?;
+        Ok(native)
+    }
+
+    /// Makes a stream around a vendor's handle that somebody else owns.
+    ///
+    /// # Safety
+    /// `native` is a live handle of the vendor's kind on `device`, and outlives the stream.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unimplemented`] where there is none.
+    pub unsafe fn wrap(device: Device, native: *mut std::ffi::c_void) -> Result<Self> {
+        let mut handle: DsStream = std::ptr::null_mut();
+        // SAFETY: the caller's promise; `handle` is writable for the call.
+        unsafe {
+            call!(
+                device.plugin(),
+                stream.stream_wrap(device.handle(), native, &raw mut handle)
+            )
+        }?;
+        let slot = device.streams().take_slot();
+        let submit = Mutex::default();
+        let stream = Self(Arc::new(Inner {
+            device,
+            handle,
+            slot,
+            default: false,
+            submit,
+        }));
+        device.streams().add(slot, Arc::downgrade(&stream.0));
+        Ok(stream)
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.0.slot
+    }
+
+    /// The handle, with the turn to queue work on it.
+    pub(crate) fn queue(&self) -> (DsStream, impl Drop) {
+        (self.0.handle, self.0.lock())
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Submit> {
+        self.submit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Waits for the queue: what the stream's work uses may be given to others after this.
+        // SAFETY: the handle is live until it is destroyed below.
+        let done = unsafe { call!(self.device.plugin(), stream.stream_synchronize(self.handle)) };
+        if let Err(e) = done {
+            log::debug!("a stream of {} ends with a failure: {e}", self.device);
+        }
+        if let Some(destroy) = self.device.plugin().tables().stream.stream_destroy {
+            // SAFETY: the last owner is gone, and so is the last use of the handle.
+            unsafe { destroy(self.handle) };
+        }
+        self.device.pool().retire(self.slot);
+        self.device.streams().give_slot(self.slot);
+    }
+}
+
+impl PartialEq for Stream {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Stream {}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.0.default { "default" } else { "stream" };
+        write!(f, "Stream({} {name} {})", self.0.device, self.0.slot)
+    }
+}
+
+/// A device's live streams.
+#[derive(Default)]
+pub(crate) struct Streams(Mutex<Vec<Slot>>);
+
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Free,
+    Taken,
+    Live(Weak<Inner>),
+}
+
+impl Streams {
+    fn take_slot(&self) -> usize {
+        let mut slots = self.lock();
+        let free = slots.iter().position(|slot| matches!(slot, Slot::Free));
+        let slot = free.unwrap_or_else(|| {
+            slots.push(Slot::Free);
+            slots.len() - 1
+        });
+        slots[slot] = Slot::Taken;
+        slot
+    }
+
+    fn add(&self, slot: usize, stream: Weak<Inner>) {
+        self.lock()[slot] = Slot::Live(stream);
+    }
+
+    fn give_slot(&self, slot: usize) {
+        self.lock()[slot] = Slot::Free;
+    }
+
+    /// The live stream in `slot`.
+    pub(crate) fn live(&self, slot: usize) -> Option<Stream> {
+        match self.lock().get(slot) {
+            Some(Slot::Live(stream)) => stream.upgrade().map(Stream),
+            _ => None,
+        }
+    }
+
+    /// Waits for every stream; gives the first failure.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        let live: Vec<_> = (0..self.lock().len())
+            .filter_map(|slot| self.live(slot))
+            .collect();
+        live.iter()
+            .map(Stream::synchronize)
+            .fold(Ok(()), Result::and)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A counter that only grows, or fails. Clones are the same timeline.
+#[derive(Clone)]
+pub struct Timeline(Arc<TimelineInner>);
+
+struct TimelineInner {
+    device: Device,
+    handle: DsEvent,
+    /// What the host promised to signal next, for [`Timeline::next`].
+    promised: AtomicU64,
+}
+
+// SAFETY: the boundary allows any call on an event from any thread.
+unsafe impl Send for TimelineInner {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for TimelineInner {}
+
+impl Timeline {
+    /// A timeline on `device` that stands at 0; the host raises it with [`Timeline::signal`].
+    ///
+    /// # Errors
+    /// When the device has no more events.
+    pub fn new(device: Device) -> Result<Self> {
+        let mut handle: DsEvent = std::ptr::null_mut();
+        // SAFETY: the device's handle is open for ever; `handle` is writable for the call.
+        unsafe {
+            call!(
+                device.plugin(),
+                stream.event_create(device.handle(), &raw mut handle)
+            )
+        }?;
+        Ok(Self(Arc::new(TimelineInner {
+            device,
+            handle,
+            promised: AtomicU64::new(0),
+        })))
+    }
+
+    /// The device it belongs to.
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    /// The next point that the host will signal.
+    pub fn next(&self) -> Point {
+        let value = self.0.promised.fetch_add(1, Ordering::Relaxed) + 1;
+        Point {
+            timeline: self.clone(),
+            value,
+        }
+    }
+
+    /// Raises the timeline to `value` from the host, at once.
+    ///
+    /// # Errors
+    /// When the device cannot be signalled.
+    pub fn signal(&self, value: u64) -> Result<()> {
+        self.raise(value, DS_OK)
+    }
+
+    /// Fails the timeline: whoever waits for more than it has reached gets an error of `kind`.
+    ///
+    /// # Errors
+    /// When the device cannot be signalled.
+    pub fn fail(&self, kind: ErrorKind) -> Result<()> {
+        self.raise(0, call::status_of(kind))
+    }
+
+    fn raise(&self, value: u64, status: DsStatus) -> Result<()> {
+        // SAFETY: the handle lives as long as `self`.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.event_signal(self.0.handle, value, status)
+            )
+        }
+    }
+
+    fn handle(&self) -> DsEvent {
+        self.0.handle
+    }
+}
+
+impl Drop for TimelineInner {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.device.plugin().tables().stream.event_destroy {
+            // SAFETY: the last owner is gone: every `Point` that could be waited for holds one.
+            unsafe { destroy(self.handle) };
+        }
+    }
+}
+
+impl fmt::Debug for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timeline({} {:p})", self.0.device, self.0.handle)
+    }
+}
+
+/// A place on a timeline.
+#[derive(Clone, Debug)]
+pub struct Point {
+    timeline: Timeline,
+    value: u64,
+}
+
+impl Point {
+    /// The timeline it lies on.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// The value that the timeline has there.
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// Whether it is reached.
+    ///
+    /// # Errors
+    /// The failure that keeps it from being reached.
+    pub fn is_reached(&self) -> Result<bool> {
+        let mut state = DsEventState {
+            struct_size: sized::<DsEventState>(),
+            status: DS_OK,
+            value: 0,
+            time_ns: 0,
+        };
+        let plugin = self.timeline.device().plugin();
+        // SAFETY: the handle lives as long as `self`; `state` states its size.
+        unsafe {
+            call!(
+                plugin,
+                stream.event_query(self.timeline.handle(), &raw mut state)
+            )
+        }?;
+        match state.status {
+            _ if state.value >= self.value => Ok(true),
+            DS_OK | DS_NOT_READY => Ok(false),
+            status => Err(Error::new(
+                call::kind(status),
+                "wait for a point",
+                format!(
+                    "work before it on {} failed with status {status}",
+                    self.timeline.device()
+                ),
+            )),
+        }
+    }
+
+    /// Blocks until it is reached.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`], or the failure that keeps it from being reached.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
+        let timeout_ns = timeout.map_or(DS_FOREVER, |t| {
+            u64::try_from(t.as_nanos()).unwrap_or(DS_FOREVER - 1)
+        });
+        let plugin = self.timeline.device().plugin();
+        // SAFETY: the handle lives as long as `self`.
+        unsafe {
+            call!(
+                plugin,
+                stream.event_synchronize(self.timeline.handle(), self.value, timeout_ns)
+            )
+        }
+    }
+
+    /// A point on `device` that is reached, or fails, when this one does.
+    fn bridge(&self, device: Device) -> Result<Self> {
+        let there = Timeline::new(device)?.next();
+        let (from, to) = (self.clone(), there.clone());
+        // A thread a bridge: hand-offs between plugins are rare beside the copy that they go with.
+        thread::Builder::new()
+            .name("ds-bridge".to_owned())
+            .spawn(move || {
+                let told = match from.wait(None) {
+                    Ok(()) => to.timeline.signal(to.value),
+                    Err(e) => to.timeline.fail(e.kind()),
+                };
+                if let Err(e) = told {
+                    log::error!("hand over to {}: {e}", to.timeline.device());
+                }
+            })
+            .map_err(|e| {
+                Error::new(ErrorKind::Io, "wait for a point", "start a thread").with_source(e)
+            })?;
+        Ok(there)
+    }
+}
