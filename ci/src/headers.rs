@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::drift;
-use crate::step::{Outcome, cargo, run};
+use crate::step::{Gate, Outcome, Verdict, cargo, run};
 
 const CRATE: &str = "core/abi";
 const HEADER: &str = "core/abi/include/ds_plugin.h";
@@ -62,17 +63,42 @@ DS_PLUGIN_EXPORT DsStatus ds_plugin_v1(const DsHost *host, DsPlugin *plugin, DsE
 #endif // DS_PLUGIN_H
 ";
 
-/// Writes the header and the layout. `break_layout` permits changes other than additions.
-pub(crate) fn write(root: &Path, break_layout: bool) -> Outcome {
-    drift::write(root, HEADER, &generate(&root.join(CRATE))?)?;
-    let mode = if break_layout { "break" } else { "write" };
-    let arguments = ["test", "--quiet", "--package", "ds-abi", "--test", "layout"];
-    run(cargo(root).args(arguments).env("DS_ABI_LAYOUT", mode)).map(drop)
+/// Which changes of the layout are let through.
+#[derive(Clone, Copy)]
+pub(crate) enum Layout {
+    /// Additions, which plugins that are compiled already survive.
+    Add,
+    /// Any.
+    Break,
 }
 
-/// Fails when the committed header is not what the crate says. The layout has its own test.
-pub(crate) fn check(root: &Path) -> Outcome {
-    drift::check(root, HEADER, &generate(&root.join(CRATE))?, RENEW)
+/// Writes what `ds-abi` says, or fails when something else is committed.
+pub(crate) fn step(gate: &Gate) -> Result<Verdict, String> {
+    if gate.fix {
+        write(gate.root, Layout::Add)?;
+    } else {
+        let text = generate(&gate.root.join(CRATE))?;
+        drift::check(gate.root, HEADER, &text, RENEW)?;
+        run(&mut layout_test(gate.root))?;
+    }
+    Ok(Verdict::Passed(Vec::new()))
+}
+
+/// Writes the header and the layout.
+pub(crate) fn write(root: &Path, layout: Layout) -> Outcome {
+    drift::write(root, HEADER, &generate(&root.join(CRATE))?)?;
+    let mode = match layout {
+        Layout::Add => "write",
+        Layout::Break => "break",
+    };
+    run(layout_test(root).env("DS_ABI_LAYOUT", mode)).map(drop)
+}
+
+/// The test that compares the layout, and writes it when it is told to.
+fn layout_test(root: &Path) -> Command {
+    let mut command = cargo(root);
+    command.args(["test", "--quiet", "--package", "ds-abi", "--test", "layout"]);
+    command
 }
 
 /// The text of the header.

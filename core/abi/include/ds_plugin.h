@@ -403,7 +403,7 @@ typedef struct DsDeviceInfo {
     uint32_t struct_size;
     // NUMA node that the device hangs on, -1 if unknown.
     int32_t numa_node;
-    // Marketing name, such as `NVIDIA H200`.
+    // Marketing name, as the vendor writes it.
     DsStr name;
     // What artefacts are built for, such as `sm_90` or `x86-64+avx512f`. The plugin's own grammar;
     // the host only compares it and puts it into cache keys.

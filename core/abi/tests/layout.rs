@@ -381,7 +381,10 @@ fn compile(compiler: &str, arguments: &[&str], source: &str) {
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            println!("skipped: the header was not compiled with {compiler}: {error}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: {compiler} does not run ({error}), so the header was not compiled with it"
+            );
             return;
         }
     };
