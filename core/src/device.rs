@@ -12,13 +12,15 @@ use ds_abi::{
     DS_DEVICE_RESOLVES_DATA_DEPENDENCY, DS_DEVICE_SYNCHRONOUS, DS_DEVICE_TRITON,
     DS_DEVICE_UNIFIED_MEMORY, DsDevice, DsDeviceInfo, DsMemoryInfo, DsStr,
 };
-use ds_schema::DType;
+use ds_schema::{DType, Kernel};
 use serde::Serialize;
 
 use crate::{
     ErrorKind, Result,
-    memory::Pool,
+    memory::{MemoryStats, Pool},
+    op::{Modules, PreparedCache},
     plugin::{Plugin, call::call},
+    rng::Generator,
     stream::{Stream, Streams},
 };
 
@@ -143,6 +145,10 @@ struct Inner {
     pool: Pool,
     streams: Streams,
     default_stream: OnceLock<Stream>,
+    kernels: &'static [Kernel],
+    modules: Modules,
+    prepared: PreparedCache,
+    generator: Generator,
 }
 
 // SAFETY: the boundary says that every call on a device handle may come from any thread.
@@ -152,7 +158,11 @@ unsafe impl Sync for Inner {}
 
 impl Device {
     /// Opens device `index` of `plugin`. Open each device once: [`crate::Accelerator`] does.
-    pub(crate) fn open(plugin: &'static Plugin, index: u32) -> Result<Self> {
+    pub(crate) fn open(
+        plugin: &'static Plugin,
+        index: u32,
+        kernels: &'static [Kernel],
+    ) -> Result<Self> {
         let info = DeviceInfo::query(plugin, index)?;
         let mut handle: DsDevice = std::ptr::null_mut();
         // SAFETY: `handle` is writable for the call.
@@ -166,6 +176,10 @@ impl Device {
             pool,
             streams: Streams::default(),
             default_stream: OnceLock::new(),
+            kernels,
+            modules: Modules::default(),
+            prepared: PreparedCache::default(),
+            generator: Generator::default(),
         }))))
     }
 
@@ -237,6 +251,47 @@ impl Device {
 
     pub(crate) fn pool(self) -> &'static Pool {
         &self.0.pool
+    }
+
+    /// The accelerator's kernels.
+    pub fn kernels(self) -> &'static [Kernel] {
+        self.0.kernels
+    }
+
+    /// Its random number generator.
+    pub fn generator(self) -> &'static Generator {
+        &self.0.generator
+    }
+
+    pub(crate) fn modules(self) -> &'static Modules {
+        &self.0.modules
+    }
+
+    pub(crate) fn prepared(self) -> &'static PreparedCache {
+        &self.0.prepared
+    }
+
+    /// What the caching pool holds and has done; upstream's `memory_stats`.
+    pub fn memory_stats(self) -> MemoryStats {
+        self.0.pool.stats()
+    }
+
+    /// Lets the peaks of [`Device::memory_stats`] start anew; upstream's `reset_peak_memory_stats`.
+    pub fn reset_peak_memory_stats(self) {
+        self.0.pool.reset_peaks();
+    }
+
+    /// Gives free memory of the pool back to the device; upstream's `empty_cache`.
+    ///
+    /// # Errors
+    /// When the device cannot finish its work first.
+    pub fn empty_cache(self) -> Result<()> {
+        self.0.pool.trim(self)
+    }
+
+    /// Limits what the pool may take from the device.
+    pub fn set_memory_cap(self, bytes: Option<u64>) {
+        self.0.pool.set_cap(bytes);
     }
 
     pub(crate) fn streams(self) -> &'static Streams {

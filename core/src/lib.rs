@@ -2,13 +2,23 @@
 //!
 //! Names no vendor: what it knows of names comes from the plugins' manifests.
 
+pub mod build;
 mod device;
 mod error;
 mod memory;
+pub mod op;
 pub mod plugin;
+mod rng;
+mod settings;
 mod stream;
+mod tensor;
+mod trace;
 
 pub use device::{Device, DeviceInfo, MemoryInfo};
+pub use ds_schema::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{Buffer, MemoryKind, MemoryStats};
+pub use rng::{Generator, RngState, philox4x32_10};
 pub use stream::{Point, Stream, Timeline};
+pub use tensor::{Element, Tensor};
+pub use trace::{Range, range};

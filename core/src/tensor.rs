@@ -18,7 +18,10 @@ impl Extents {
     fn new(values: &[i64]) -> Option<Self> {
         let mut own = [0; MAX_RANK];
         own.get_mut(..values.len())?.copy_from_slice(values);
-        Some(Self { values: own, rank: u8::try_from(values.len()).ok()? })
+        Some(Self {
+            values: own,
+            rank: u8::try_from(values.len()).ok()?,
+        })
     }
 
     #[inline]
@@ -48,7 +51,13 @@ impl Tensor {
     pub fn empty(stream: &Stream, dtype: DType, shape: &[i64]) -> Result<Self> {
         let (shape, strides, bytes) = contiguous(dtype, shape)?;
         let buffer = Buffer::new(stream, bytes)?;
-        Ok(Self { buffer, dtype, shape, strides, offset_bytes: 0 })
+        Ok(Self {
+            buffer,
+            dtype,
+            shape,
+            strides,
+            offset_bytes: 0,
+        })
     }
 
     /// A contiguous tensor with the given elements.
@@ -63,12 +72,7 @@ impl Tensor {
     ///
     /// # Errors
     /// As [`Tensor::empty`], and when the number of bytes is not the shape's.
-    pub fn from_bytes(
-        stream: &Stream,
-        dtype: DType,
-        shape: &[i64],
-        bytes: &[u8],
-    ) -> Result<Self> {
+    pub fn from_bytes(stream: &Stream, dtype: DType, shape: &[i64], bytes: &[u8]) -> Result<Self> {
         let tensor = Self::empty(stream, dtype, shape)?;
         if tensor.buffer.bytes() != bytes.len() as u64 {
             return Err(invalid(
@@ -98,7 +102,10 @@ impl Tensor {
     ) -> Result<Self> {
         let op = "view a buffer";
         let rank = |what: &str, len: usize| {
-            invalid(op, format!("{what} has {len} dimensions, the limit is {MAX_RANK}"))
+            invalid(
+                op,
+                format!("{what} has {len} dimensions, the limit is {MAX_RANK}"),
+            )
         };
         if shape.len() != strides.len() {
             let text = format!("{} extents, but {} strides", shape.len(), strides.len());
@@ -112,7 +119,10 @@ impl Tensor {
             offset_bytes,
         };
         let (low, high) = tensor.span_bytes().ok_or_else(|| {
-            invalid(op, format!("shape {shape:?} with strides {strides:?} exceeds 2^63 bytes"))
+            invalid(
+                op,
+                format!("shape {shape:?} with strides {strides:?} exceeds 2^63 bytes"),
+            )
         })?;
         if low < 0 || high.unsigned_abs() > buffer.bytes() {
             return Err(invalid(
@@ -203,7 +213,10 @@ impl Tensor {
         if start < 0 || len < 0 || start.checked_add(len).is_none_or(|end| end > extent) {
             return Err(invalid(
                 "narrow a tensor",
-                format!("{len} from {start} on along dimension {axis} of {:?}", self.shape()),
+                format!(
+                    "{len} from {start} on along dimension {axis} of {:?}",
+                    self.shape()
+                ),
             ));
         }
         let bytes = start * self.strides()[axis] * self.dtype.size_bytes().cast_signed() as i64;
@@ -227,7 +240,11 @@ impl Tensor {
             let text = format!("{:?} and {shape:?} differ in elements", self.shape());
             return Err(invalid(op, text));
         }
-        Ok(Self { shape: extents, strides, ..self.clone() })
+        Ok(Self {
+            shape: extents,
+            strides,
+            ..self.clone()
+        })
     }
 
     /// The memory behind it.
@@ -318,7 +335,13 @@ impl Tensor {
 
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor({} {} {:?}", self.device(), self.dtype, self.shape())?;
+        write!(
+            f,
+            "Tensor({} {} {:?}",
+            self.device(),
+            self.dtype,
+            self.shape()
+        )?;
         if !self.is_contiguous() {
             write!(f, " strides {:?}", self.strides())?;
         }
@@ -357,7 +380,10 @@ pub(crate) fn for_each_offset(shape: &[i64], strides: &[i64], mut visit: impl Fn
 fn contiguous(dtype: DType, shape: &[i64]) -> Result<(Extents, Extents, u64)> {
     let refuse = |why: String| invalid("make a tensor", why);
     let extents = Extents::new(shape).ok_or_else(|| {
-        refuse(format!("shape {shape:?} has {} dimensions, the limit is {MAX_RANK}", shape.len()))
+        refuse(format!(
+            "shape {shape:?} has {} dimensions, the limit is {MAX_RANK}",
+            shape.len()
+        ))
     })?;
     let mut strides = extents;
     let mut elements = 1_i64;
@@ -373,7 +399,9 @@ fn contiguous(dtype: DType, shape: &[i64]) -> Result<(Extents, Extents, u64)> {
     if shape.contains(&0) {
         elements = 0;
     }
-    let bytes = i64::try_from(dtype.size_bytes()).ok().and_then(|size| elements.checked_mul(size));
+    let bytes = i64::try_from(dtype.size_bytes())
+        .ok()
+        .and_then(|size| elements.checked_mul(size));
     let bytes = bytes.ok_or_else(|| refuse(format!("shape {shape:?} exceeds 2^63 bytes")))?;
     Ok((extents, strides, bytes.unsigned_abs()))
 }
@@ -431,7 +459,11 @@ pub(crate) fn dl_dtype(dtype: DType) -> DLDataType {
         DType::F8E4M3 => (10, 8),
         DType::F8E5M2 => (12, 8),
     };
-    DLDataType { code, bits, lanes: 1 }
+    DLDataType {
+        code,
+        bits,
+        lanes: 1,
+    }
 }
 
 /// The dtype of a DLPack type.

@@ -52,6 +52,15 @@ pub fn sets() -> &'static [KernelSet] {
     &SETS
 }
 
+/// The texts of every set's `kernel.json`.
+pub fn descriptions() -> Vec<&'static str> {
+    sets()
+        .iter()
+        .filter_map(|set| set.folder.get_file(set.folder.path().join(DESCRIPTION)))
+        .filter_map(|file| file.contents_utf8())
+        .collect()
+}
+
 /// The kernel of that name for `accelerator`, and the set it belongs to.
 pub fn find(accelerator: &str, kernel: &str) -> Option<(&'static KernelSet, &'static Kernel)> {
     sets().iter().find_map(|set| {

@@ -15,17 +15,17 @@ use crate::{Accelerator, Error, Result, raw, shim};
 
 /// Exports an [`Accelerator`] as a plugin: `export_plugin!(MyAccelerator, "org.example.mine");`
 ///
-/// The version is the crate's. With `, linked manifest = include_str!("plugin.json")` it is
-/// registered for programs that link the crate, instead of exporting the symbol.
+/// The version is the crate's. With `, linked manifest = TEXT, kernels = FUNCTION` it is registered
+/// for programs that link the crate ([`crate::LinkedPlugin`]), instead of exporting the symbol.
 #[macro_export]
 macro_rules! export_plugin {
     ($accelerator:ty, $id:literal) => {
         $crate::export_plugin!(@entry $accelerator, $id, #[unsafe(no_mangle)] pub, ds_plugin_v1);
     };
-    ($accelerator:ty, $id:literal, linked manifest = $manifest:expr) => {
+    ($accelerator:ty, $id:literal, linked manifest = $manifest:expr, kernels = $kernels:expr) => {
         $crate::export_plugin!(@entry $accelerator, $id, , linked_entry);
         $crate::private::inventory::submit! {
-            $crate::LinkedPlugin { manifest: $manifest, entry: linked_entry }
+            $crate::LinkedPlugin { manifest: $manifest, kernels: $kernels, entry: linked_entry }
         }
     };
     (@entry $accelerator:ty, $id:literal, $(#[$attribute:meta])? $visibility:vis, $name:ident) => {

@@ -11,6 +11,8 @@ use ds_abi::DsPluginEntry;
 pub struct LinkedPlugin {
     /// Text of the plugin's manifest.
     pub manifest: &'static str,
+    /// Its kernels: texts of `kernel.json` files. A plugin that is a file has them in its manifest.
+    pub kernels: fn() -> Vec<&'static str>,
     /// Its entry function.
     pub entry: DsPluginEntry,
 }

@@ -10,8 +10,9 @@ mod prepare;
 mod reference;
 mod registry;
 
+pub(crate) use call::PreparedCache;
 pub use call::{Args, launch};
 pub use choose::{Candidate, Choice, explain};
-pub(crate) use prepare::Prepared;
+pub(crate) use prepare::Modules;
 pub use reference::{HostCall, HostTensor, ReferenceFn};
 pub use registry::{Op, OpSource, find, ops, register};

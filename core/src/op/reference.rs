@@ -4,11 +4,7 @@
 use ds_schema::{Attr, DType};
 
 use super::{Op, call::Args};
-use crate::{
-    Error, ErrorKind, Result,
-    stream::Stream,
-    tensor::Tensor,
-};
+use crate::{Error, ErrorKind, Result, stream::Stream, tensor::Tensor};
 
 /// A reference implementation: reads inputs, writes outputs.
 pub type ReferenceFn = fn(&mut HostCall) -> Result<()>;
@@ -41,7 +37,10 @@ impl HostCall {
     /// # Errors
     /// [`ErrorKind::Internal`] when there is none: the call was not bound to its schema.
     pub fn one(&self, index: usize) -> Result<&HostTensor> {
-        self.args.get(index).and_then(|arg| arg.first()).ok_or_else(|| missing(index))
+        self.args
+            .get(index)
+            .and_then(|arg| arg.first())
+            .ok_or_else(|| missing(index))
     }
 
     /// The one tensor of argument `index`, to be written.
@@ -49,7 +48,10 @@ impl HostCall {
     /// # Errors
     /// As [`HostCall::one`].
     pub fn one_mut(&mut self, index: usize) -> Result<&mut HostTensor> {
-        self.args.get_mut(index).and_then(|arg| arg.first_mut()).ok_or_else(|| missing(index))
+        self.args
+            .get_mut(index)
+            .and_then(|arg| arg.first_mut())
+            .ok_or_else(|| missing(index))
     }
 
     /// Launch scalar `index` as a real number.
@@ -104,11 +106,19 @@ impl HostTensor {
         })
     }
 
+    /// As many zeros as it has elements.
+    pub fn zeros(&self) -> Vec<f64> {
+        vec![0.0; self.bytes.len() / self.dtype.size_bytes()]
+    }
+
     /// Replaces the elements by `values`, rounded once to the dtype: to nearest, ties to even.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion.
-    #[allow(clippy::cast_possible_truncation, reason = "rounding once is what this is for")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "rounding once is what this is for"
+    )]
     pub fn set_f64(&mut self, values: &[f64]) -> Result<()> {
         use half::{bf16, f16};
         self.bytes = match self.dtype {
@@ -132,7 +142,11 @@ fn bytes<T: bytemuck::Pod>(values: impl Iterator<Item = T>) -> Vec<u8> {
 
 fn unsupported(dtype: DType) -> Error {
     let text = format!("{dtype} has no conversion to f64 here");
-    Error::new(ErrorKind::Unsupported, "run a reference implementation", text)
+    Error::new(
+        ErrorKind::Unsupported,
+        "run a reference implementation",
+        text,
+    )
 }
 
 /// Runs `op` on the host: the inputs come over, the outputs go back, in the order of `stream`.
@@ -184,7 +198,11 @@ pub(super) fn run(
 fn write_back(stream: &Stream, tensor: &Tensor, result: &HostTensor) -> Result<()> {
     if result.bytes.len() as u64 != tensor.bytes() {
         let text = format!("{} bytes of result for {tensor:?}", result.bytes.len());
-        return Err(Error::new(ErrorKind::Internal, "run a reference implementation", text));
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "run a reference implementation",
+            text,
+        ));
     }
     if tensor.is_contiguous() {
         return tensor.write_bytes(stream, &result.bytes);
@@ -192,7 +210,9 @@ fn write_back(stream: &Stream, tensor: &Tensor, result: &HostTensor) -> Result<(
     // Read, change, write: what lies between the elements belongs to somebody else and stays.
     let (low, high) = tensor.span_bytes().unwrap_or((0, 0));
     let mut span = vec![0; usize::try_from(high - low).unwrap_or(0)];
-    tensor.buffer().read(stream, low.unsigned_abs(), &mut span)?;
+    tensor
+        .buffer()
+        .read(stream, low.unsigned_abs(), &mut span)?;
     let size = tensor.dtype().size_bytes();
     let first = tensor.address().addr() - tensor.buffer().address().addr();
     let first = i64::try_from(first).unwrap_or(0) - low;

@@ -91,7 +91,12 @@ pub fn find(name: &str) -> Result<&'static Op> {
 
 /// Every op, sorted by name.
 pub fn ops() -> Vec<&'static Op> {
-    registry().read().unwrap_or_else(PoisonError::into_inner).values().copied().collect()
+    registry()
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .values()
+        .copied()
+        .collect()
 }
 
 /// Adds the ops of a schema file that a manifest names.
@@ -104,21 +109,22 @@ pub fn register(text: &str, path: &str) -> Result<Vec<&'static Op>> {
     let mut ops = registry().write().unwrap_or_else(PoisonError::into_inner);
     let names: Vec<_> = parsed.iter().map(|op| op.name().to_owned()).collect();
     parsed.into_iter().try_for_each(|op| insert(&mut ops, op))?;
-    Ok(names.iter().filter_map(|name| ops.get(name).copied()).collect())
+    Ok(names
+        .iter()
+        .filter_map(|name| ops.get(name).copied())
+        .collect())
 }
 
-fn parse(
-    text: &str,
-    path: &str,
-    references: &[(&'static str, ReferenceFn)],
-) -> Result<Vec<Op>> {
+fn parse(text: &str, path: &str, references: &[(&'static str, ReferenceFn)]) -> Result<Vec<Op>> {
     let refuse = |why: String| Error::new(ErrorKind::Incompatible, format!("read {path}"), why);
     let file = SchemaFile::parse(text).map_err(|e| refuse(e.to_string()))?;
     let sets = file.sets().to_vec();
     let reference = |name: &str| references.iter().find(|(of, _)| *of == name).map(|r| r.1);
     for (name, _) in references {
         if !file.ops().iter().any(|schema| schema.name() == *name) {
-            return Err(refuse(format!("a reference implementation is for '{name}', not an op")));
+            return Err(refuse(format!(
+                "a reference implementation is for '{name}', not an op"
+            )));
         }
     }
     Ok(file
