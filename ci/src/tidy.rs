@@ -364,7 +364,7 @@ fn members(metadata: &Metadata) -> BTreeMap<String, Member> {
         roots: package
             .targets
             .iter()
-            .filter(|target| !target.is_test() && !target.is_bench() && !target.is_example())
+            .filter(|target| target.is_bin() || target.is_lib() || target.is_cdylib())
             .map(|target| from_root(&target.src_path))
             .collect(),
         needs: package
