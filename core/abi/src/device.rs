@@ -35,7 +35,7 @@ pub struct DsDeviceInfo {
     pub struct_size: u32,
     /// NUMA node that the device hangs on, -1 if unknown.
     pub numa_node: i32,
-    /// Marketing name, such as `NVIDIA H200`.
+    /// Marketing name, as the vendor writes it.
     pub name: DsStr,
     /// What artefacts are built for, such as `sm_90` or `x86-64+avx512f`. The plugin's own grammar;
     /// the host only compares it and puts it into cache keys.
