@@ -17,8 +17,8 @@ use ds_schema::{ArtefactKind, Kernel};
 use crate::{
     Error, ErrorKind, Result,
     build::{
-        Artefact, BuildRequest, BuildSpec, Cache, CompileFailure, ProgramToolchain, Toolchain,
-        ToolchainIdentity,
+        Artefact, BuildEnvironment, BuildRequest, BuildSpec, Cache, CompileFailure,
+        ProgramToolchain, Toolchain, ToolchainIdentity,
     },
     device::sized,
     plugin::{Plugin, call::call},
@@ -99,7 +99,11 @@ pub(crate) unsafe fn artefact(
         op_set: stem(&request.output).to_owned(),
         request,
         target: target.to_owned(),
-        kernel: if per_signature { kernel.name.clone() } else { String::new() },
+        kernel: if per_signature {
+            kernel.name.clone()
+        } else {
+            String::new()
+        },
         signature: described,
     };
     build(plugin, &spec)
@@ -130,17 +134,17 @@ fn build(plugin: &Plugin, spec: &BuildSpec) -> Result<Artefact> {
         Error::new(
             ErrorKind::PluginBug,
             format!("build {}", spec.subject()),
-            format!("the plugin asks for toolchain '{wanted}' and has {}", names.join(", ")),
+            format!(
+                "the plugin asks for toolchain '{wanted}' and has {}",
+                names.join(", ")
+            ),
         )
     })?;
     let cache = cache()?;
     if info.in_process {
-        let identity = ToolchainIdentity {
-            name: info.name.clone(),
-            path: format!("{} {}", plugin.id(), plugin.version()),
-            version: info.version.clone(),
-            ..ToolchainIdentity::default()
-        };
+        // The compiler is part of the plugin, so another version of the plugin is another compiler.
+        let version = format!("{} {} {}", plugin.id(), plugin.version(), info.version);
+        let identity = ToolchainIdentity::in_process(&info.name, version);
         return cache.build_with(spec, &identity, |folder| compile(plugin, spec, folder));
     }
     cache.build(spec, &program(cache, info)?)
@@ -169,10 +173,10 @@ fn program(cache: &Cache, info: &ToolchainInfo) -> Result<Toolchain> {
     let described = ProgramToolchain {
         name: info.name.clone(),
         programs: info.programs.clone(),
-        version_arguments: info.version.clone(),
+        version: info.version.clone(),
         hint: info.hint.clone(),
     };
-    let toolchain = cache.toolchain(&described)?;
+    let toolchain = described.resolve(&BuildEnvironment::from_process(), cache)?;
     found.push(toolchain.clone());
     Ok(toolchain)
 }
@@ -225,8 +229,11 @@ unsafe fn owned(raw: &DsBuildRequest) -> BuildRequest {
     let text = |s: DsStr| unsafe { String::from_utf8_lossy(s.bytes()).into_owned() };
     let source = |index: u32| {
         // SAFETY: the request has `source_count` sources at this stride.
-        let source: DsSource =
-            unsafe { raw.sources.byte_add(index as usize * raw.source_stride as usize).read() };
+        let source: DsSource = unsafe {
+            raw.sources
+                .byte_add(index as usize * raw.source_stride as usize)
+                .read()
+        };
         // SAFETY: the caller's promise.
         (text(source.name), unsafe { bytes(source.content) }.to_vec())
     };
@@ -279,7 +286,10 @@ fn compile(plugin: &Plugin, spec: &BuildSpec, folder: &Path) -> Result<Vec<u8>, 
         .iter()
         .map(|(name, content)| DsSource {
             name: DsStr::new(name),
-            content: DsBytes { data: content.as_ptr(), len: content.len() },
+            content: DsBytes {
+                data: content.as_ptr(),
+                len: content.len(),
+            },
         })
         .collect();
     let arguments: Vec<DsStr> = request.arguments.iter().map(|a| DsStr::new(a)).collect();

@@ -14,8 +14,7 @@ use ds_schema::{ArtefactKind, Attr, Kernel, TensorView};
 
 use super::Op;
 use crate::{
-    Device, Error, ErrorKind, Result, build::Artefact, device::sized, plugin::call::call,
-    tensor::dl_dtype,
+    Device, Error, ErrorKind, Result, device::sized, jit, plugin::call::call, tensor::dl_dtype,
 };
 
 /// A kernel ready for one signature on one device.
@@ -128,20 +127,18 @@ fn module(
     if shared && let Some(module) = device.modules().find(&kernel.name) {
         return Ok(module);
     }
-    let signature = if shared {
-        ptr::null()
+    let (raw, described) = if shared {
+        (ptr::null(), None)
     } else {
-        signature.as_ptr()
+        (signature.as_ptr(), Some(signature.to_string()))
     };
+    let target = &device.info().target;
     // SAFETY: null, or a signature whose arrays live past the call.
-    let artefact = unsafe { Artefact::of(device, kernel, signature) }?;
-    let path = artefact.path().to_str().ok_or_else(|| {
-        Error::new(
-            ErrorKind::Io,
-            "load an artefact",
-            format!("{} is not UTF-8", artefact.path.display()),
-        )
-        .with_hint("set DS_CACHE_DIR to a path that is")
+    let artefact = unsafe { jit::artefact(device.plugin(), kernel, target, raw, described) }?;
+    let path = artefact.path.to_str().ok_or_else(|| {
+        let text = format!("{} is not UTF-8", artefact.path.display());
+        Error::new(ErrorKind::Io, "load an artefact", text)
+            .with_hint("set DS_CACHE_DIR to a path that is")
     })?;
     let raw = DsArtefact {
         struct_size: sized::<DsArtefact>(),
@@ -149,8 +146,8 @@ fn module(
         kernel: DsStr::new(&kernel.name),
         path: DsStr::new(path),
         content: DsBytes {
-            data: artefact.bytes().as_ptr(),
-            len: artefact.bytes().len(),
+            data: artefact.bytes.as_ptr(),
+            len: artefact.bytes.len(),
         },
     };
     let mut module: DsModule = ptr::null_mut();
@@ -256,7 +253,11 @@ impl fmt::Display for RawSignature<'_> {
         for arg in &self.args {
             f.write_str(" (")?;
             for t in *arg {
-                write!(f, "{}{:?}{:?}@{}", t.dtype, t.shape, t.strides, t.alignment_log2)?;
+                write!(
+                    f,
+                    "{}{:?}{:?}@{}",
+                    t.dtype, t.shape, t.strides, t.alignment_log2
+                )?;
                 if let Some(other) = t.alias_of {
                     write!(f, "={other}")?;
                 }

@@ -124,12 +124,32 @@ impl HostTensor {
         self.bytes = match self.dtype {
             DType::F32 => bytes(values.iter().map(|&v| v as f32)),
             DType::F64 => bytes(values.iter().copied()),
-            DType::F16 => bytes(values.iter().map(|&v| f16::from_f64(v))),
-            DType::BF16 => bytes(values.iter().map(|&v| bf16::from_f64(v))),
+            DType::F16 => bytes(values.iter().map(|&v| f16::from_f32(to_odd(v)))),
+            DType::BF16 => bytes(values.iter().map(|&v| bf16::from_f32(to_odd(v)))),
             other => return Err(unsupported(other)),
         };
         Ok(())
     }
+}
+
+/// `value` as f32, rounded so that rounding it again to a 16-bit float is as if it were rounded
+/// once: where it is not exact, to the neighbour with an odd last bit, which is no tie and on the
+/// right side of every one.
+///
+/// # Source
+/// Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums: proved algorithms using
+/// rounding to odd".
+#[allow(clippy::cast_possible_truncation, reason = "rounding is the point")]
+fn to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || !nearest.is_finite() || nearest.to_bits() & 1 == 1 {
+        return nearest;
+    }
+    // The even neighbour was nearer; the odd one is the next towards the value.
+    let outward = (value.abs() > back.abs()) || nearest == 0.0;
+    let bits = nearest.to_bits();
+    f32::from_bits(if outward { bits + 1 } else { bits - 1 }).copysign(value as f32)
 }
 
 fn pod<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
@@ -224,4 +244,39 @@ fn write_back(stream: &Stream, tensor: &Tensor, result: &HostTensor) -> Result<(
         }
     });
     tensor.buffer().write(stream, low.unsigned_abs(), &span)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+
+    /// Every 16-bit float, the middle to its next neighbour, and the f64 on both sides of it.
+    #[test]
+    fn sixteen_bit_floats_are_rounded_once_with_ties_to_even() {
+        for (dtype, to_f64) in [
+            (DType::BF16, (|b| f64::from(bf16::from_bits(b))) as fn(u16) -> f64),
+            (DType::F16, |b| f64::from(f16::from_bits(b))),
+        ] {
+            let round = |value: f64| {
+                let mut one = HostTensor { dtype, shape: vec![1], bytes: Vec::new() };
+                one.set_f64(&[value]).unwrap();
+                u16::from_ne_bytes([one.bytes[0], one.bytes[1]])
+            };
+            for bits in 0..0x7fff_u16 {
+                let (low, high) = (to_f64(bits), to_f64(bits + 1));
+                if low.is_nan() || !high.is_finite() {
+                    continue;
+                }
+                let middle = f64::midpoint(low, high);
+                let even = if bits % 2 == 0 { bits } else { bits + 1 };
+                assert_eq!(round(low), bits);
+                assert_eq!(round(middle), even, "{dtype} {middle:e}");
+                assert_eq!(round(-middle), even | 0x8000, "{dtype} -{middle:e}");
+                assert_eq!(round(middle.next_up()), bits + 1, "{dtype} above {middle:e}");
+                assert_eq!(round(middle.next_down()), bits, "{dtype} below {middle:e}");
+            }
+        }
+    }
 }

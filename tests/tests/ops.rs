@@ -1,0 +1,282 @@
+//! Every op on the CPU accelerator against its reference: dtypes, odd shapes, strides, nothing at
+//! all, and numbers that are none.
+
+use ds_core::{DType, ErrorKind, Stream, Tensor};
+use ds_schema::Attr;
+use ds_tests::{
+    cases::{Numbers, copy, tensor},
+    compare::{values, with_reference},
+    cpu,
+};
+
+const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+const EPS: Attr = Attr::F64(1e-6);
+
+fn stream() -> &'static Stream {
+    cpu().unwrap().default_stream().unwrap()
+}
+
+fn check(name: &str, args: &[&[&Tensor]], attributes: &[Attr], scalars: &[Attr]) {
+    let differences = with_reference(name, stream(), args, attributes, scalars).unwrap();
+    assert_eq!(
+        differences,
+        [],
+        "{name} {args:?} {attributes:?} {scalars:?}"
+    );
+}
+
+#[test]
+fn rms_norm_is_right_for_every_dtype_and_odd_shape() {
+    let shapes: [&[i64]; 9] = [
+        &[1, 1],
+        &[1, 64],
+        &[3, 7],
+        &[2, 3, 5],
+        &[37, 129],
+        &[4, 4096],
+        &[1, 14432],
+        &[5],
+        &[0, 8],
+    ];
+    for dtype in FLOATS {
+        for shape in shapes {
+            let mut numbers = Numbers::new(1);
+            let x = numbers.tensor(stream(), dtype, shape).unwrap();
+            let d = *shape.last().unwrap();
+            let weight = numbers.tensor(stream(), dtype, &[d]).unwrap();
+            let y = Tensor::empty(stream(), dtype, shape).unwrap();
+            let rstd = Tensor::empty(stream(), DType::F32, &shape[..shape.len() - 1]).unwrap();
+            check(
+                "rms_norm",
+                &[&[&x], &[&weight], &[&y], &[&rstd]],
+                &[],
+                &[EPS],
+            );
+            let dy = numbers.tensor(stream(), dtype, shape).unwrap();
+            let dx = Tensor::empty(stream(), dtype, shape).unwrap();
+            let dw = Tensor::empty(stream(), dtype, &[d]).unwrap();
+            let args: [&[&Tensor]; 6] = [&[&dy], &[&x], &[&weight], &[&rstd], &[&dx], &[&dw]];
+            check("rms_norm_backward", &args, &[], &[]);
+        }
+    }
+}
+
+#[test]
+fn rms_norm_takes_rows_with_gaps_and_leaves_the_gaps_alone() {
+    let mut numbers = Numbers::new(2);
+    let wide = numbers.tensor(stream(), DType::F32, &[6, 40]).unwrap();
+    let before = values(stream(), &wide).unwrap();
+    let x = numbers.tensor(stream(), DType::F32, &[6, 33]).unwrap();
+    let y = wide.narrow(1, 3, 33).unwrap();
+    let weight = numbers.tensor(stream(), DType::F32, &[33]).unwrap();
+    let rstd = Tensor::empty(stream(), DType::F32, &[6]).unwrap();
+    check(
+        "rms_norm",
+        &[&[&x], &[&weight], &[&y], &[&rstd]],
+        &[],
+        &[EPS],
+    );
+    let after = values(stream(), &wide).unwrap();
+    for (index, (before, after)) in before.iter().zip(&after).enumerate() {
+        if !(3..36).contains(&(index % 40)) {
+            assert_eq!(before, after, "element {index} lies in a gap");
+        }
+    }
+}
+
+#[test]
+fn cast_is_exact_for_every_pair_and_every_special_number() {
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.5,
+        65504.0,
+        65519.0,
+        65520.0,
+        1e9,
+        -1e9,
+        3.4e38,
+        6e-8,
+        2.98e-8,
+        5.96e-8,
+        1e-40,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        1.003_906_25,
+        1.011_718_75,
+        2049.0,
+    ];
+    for from in FLOATS {
+        for to in FLOATS {
+            let x = tensor(stream(), from, &[20], &special).unwrap();
+            let y = Tensor::empty(stream(), to, &[20]).unwrap();
+            check("cast", &[&[&x], &[&y]], &[], &[]);
+            for n in [1, 15, 16, 17, 100_003] {
+                let x = Numbers::new(3).tensor(stream(), from, &[n]).unwrap();
+                let y = Tensor::empty(stream(), to, &[n]).unwrap();
+                check("cast", &[&[&x], &[&y]], &[], &[]);
+            }
+        }
+    }
+}
+
+#[test]
+fn matmul_is_right_for_odd_shapes_batches_and_transposes() {
+    let shapes = [
+        (1, 1, 1),
+        (2, 3, 4),
+        (7, 5, 33),
+        (64, 65, 66),
+        (100, 1, 100),
+        (3, 300, 2),
+    ];
+    for dtype in [DType::F32, DType::BF16] {
+        for (m, k, n) in shapes {
+            let mut numbers = Numbers::new(4);
+            let a = numbers.tensor(stream(), dtype, &[2, m, k]).unwrap();
+            let b = numbers.tensor(stream(), dtype, &[2, k, n]).unwrap();
+            let c = Tensor::empty(stream(), dtype, &[2, m, n]).unwrap();
+            check("matmul", &[&[&a], &[&b], &[&c]], &[], &[]);
+            let a = numbers
+                .tensor(stream(), dtype, &[k, m])
+                .unwrap()
+                .transpose(0, 1)
+                .unwrap();
+            let b = numbers
+                .tensor(stream(), dtype, &[n, k])
+                .unwrap()
+                .transpose(0, 1)
+                .unwrap();
+            let c = Tensor::empty(stream(), dtype, &[m, n]).unwrap();
+            check("matmul", &[&[&a], &[&b], &[&c]], &[], &[]);
+        }
+        let a = Tensor::empty(stream(), dtype, &[2, 0]).unwrap();
+        let b = Tensor::empty(stream(), dtype, &[0, 3]).unwrap();
+        let c = Numbers::new(5).tensor(stream(), dtype, &[2, 3]).unwrap();
+        check("matmul", &[&[&a], &[&b], &[&c]], &[], &[]);
+        assert_eq!(
+            values(stream(), &c).unwrap(),
+            [0.0; 6],
+            "a sum of nothing is zero"
+        );
+    }
+}
+
+/// The five pairs of parameter and state that upstream has.
+const PAIRS: [(DType, DType); 5] = [
+    (DType::F32, DType::F32),
+    (DType::BF16, DType::F32),
+    (DType::BF16, DType::BF16),
+    (DType::F16, DType::F32),
+    (DType::F16, DType::F16),
+];
+
+struct AdamCase {
+    tensors: [Vec<Tensor>; 4],
+}
+
+impl AdamCase {
+    fn new((param, state): (DType, DType), sizes: &[i64]) -> Self {
+        let mut numbers = Numbers::new(6);
+        let mut list = |dtype, square: bool| -> Vec<Tensor> {
+            sizes
+                .iter()
+                .map(|&n| {
+                    let values: Vec<f64> = (0..n).map(|_| numbers.draw()).collect();
+                    let values = values.iter().map(|v| if square { v * v } else { *v });
+                    tensor(stream(), dtype, &[n], &values.collect::<Vec<_>>()).unwrap()
+                })
+                .collect()
+        };
+        Self {
+            tensors: [
+                list(param, false),
+                list(param, false),
+                list(state, false),
+                list(state, true),
+            ],
+        }
+    }
+
+    fn check(&self, found_inf: &[&Tensor], attributes: [bool; 2], step: i64, weight_decay: f64) {
+        let lists: Vec<Vec<&Tensor>> = self.tensors.iter().map(|l| l.iter().collect()).collect();
+        let args = [&lists[0][..], &lists[1], &lists[2], &lists[3], found_inf];
+        let scalars = [
+            Attr::F64(1e-2),
+            Attr::F64(0.9),
+            Attr::F64(0.999),
+            Attr::F64(1e-8),
+            Attr::F64(weight_decay),
+            Attr::I64(step),
+        ];
+        check("adam_step", &args, &attributes.map(Attr::Bool), &scalars);
+    }
+}
+
+#[test]
+fn adam_is_right_for_every_pair_mode_and_length() {
+    for pair in PAIRS {
+        for attributes in [[true, true], [true, false], [false, true], [false, false]] {
+            for step in [1, 100_000] {
+                AdamCase::new(pair, &[1, 0, 37, 16, 20_000, 5]).check(&[], attributes, step, 0.1);
+            }
+        }
+    }
+}
+
+#[test]
+fn adam_of_an_empty_list_does_nothing() {
+    AdamCase::new(PAIRS[0], &[]).check(&[], [true, true], 1, 0.0);
+}
+
+#[test]
+fn adam_skips_the_step_when_the_device_says_so() {
+    let flag = |value| tensor(stream(), DType::F32, &[], &[value]).unwrap();
+    let case = AdamCase::new(PAIRS[0], &[100]);
+    let before: Vec<_> = case
+        .tensors
+        .iter()
+        .map(|l| values(stream(), &l[0]).unwrap())
+        .collect();
+    case.check(&[&flag(1.0)], [true, true], 1, 0.1);
+    let after: Vec<_> = case
+        .tensors
+        .iter()
+        .map(|l| values(stream(), &l[0]).unwrap())
+        .collect();
+    assert_eq!(before, after);
+    case.check(&[&flag(0.0)], [true, true], 1, 0.1);
+    assert_ne!(values(stream(), &case.tensors[0][0]).unwrap(), before[0]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name_and_changes_nothing() {
+    let s = stream();
+    let mut numbers = Numbers::new(7);
+    let mut t = |shape: &[i64]| numbers.tensor(s, DType::F32, shape).unwrap();
+    let (x, weight, short) = (t(&[4, 8]), t(&[8]), t(&[7]));
+    let y = copy(s, &x).unwrap();
+    let rstd = t(&[4]);
+    let run = |args: &[&[&Tensor]], scalars: &[Attr]| {
+        let op = ds_core::op::find("rms_norm").unwrap();
+        ds_core::op::launch(op, s, args, &[], scalars).unwrap_err()
+    };
+    let error = run(&[&[&x], &[&short], &[&y], &[&rstd]], &[EPS]);
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(
+        error.to_string(),
+        "rms_norm: argument 'weight': dimension D is 7, but 'x' has D = 8"
+    );
+    let error = run(&[&[&x], &[&weight], &[&y], &[&rstd]], &[]);
+    assert_eq!(error.to_string(), "rms_norm: takes 1 scalars, the call has 0");
+    let part = y.narrow(0, 1, 3).unwrap();
+    let (three, rstd3) = (y.narrow(0, 0, 3).unwrap(), rstd.narrow(0, 0, 3).unwrap());
+    let error = run(&[&[&three], &[&weight], &[&part], &[&rstd3]], &[EPS]);
+    assert_eq!(
+        error.to_string(),
+        "rms_norm: arguments 'x' and 'y' overlap in memory, and one of them is written"
+    );
+    assert_eq!(values(s, &y).unwrap(), values(s, &x).unwrap());
+}
