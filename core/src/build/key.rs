@@ -179,7 +179,7 @@ mod tests {
             ("argument", |s, _| s.request.arguments[0] = "-O2".into()),
             ("argument order", |s, _| s.request.arguments.reverse()),
             ("arguments joined", |s, _| {
-                s.request.arguments = vec!["-O3a.c".into()]
+                s.request.arguments = vec!["-O3a.c".into()];
             }),
             ("output", |s, _| s.request.output = "b.so".into()),
             ("target", |s, _| s.target = "x86-64-v4".into()),

@@ -32,6 +32,7 @@
 
 mod cache;
 mod environment;
+mod failure;
 mod files;
 mod key;
 mod lock;
@@ -43,8 +44,9 @@ mod toolchain;
 
 use crate::{Error, ErrorKind, Result};
 
-pub use cache::{Artefact, Cache, CompileFailure, Level};
+pub use cache::{Artefact, Cache, Level};
 pub use environment::BuildEnvironment;
+pub use failure::CompileFailure;
 pub use key::BuildKey;
 pub use maintain::{Entry, EntryState, Imported, PruneRules, Pruned, Stats};
 pub use record::{FailedBuild, Record, SourceRecord};
@@ -108,8 +110,8 @@ impl BuildRequest {
             ));
         }
         names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return refuse(format!("the file name `{}` is used twice", pair[0]));
+        if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
+            return refuse(format!("the file name `{name}` is used twice"));
         }
         if let Some(argument) = self.arguments.iter().find(|a| a.contains('\0')) {
             return refuse(format!(

@@ -245,7 +245,7 @@ mod tests {
         .unwrap()
     }
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn both_outputs_and_the_end_are_reported() {

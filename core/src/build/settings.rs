@@ -10,7 +10,7 @@ use std::{
 use crate::{Error, ErrorKind, Result};
 
 /// How long one build may take when nobody says otherwise.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Whether artefacts are built, only found, or not used at all (`DS_JIT`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
