@@ -89,7 +89,7 @@ impl RngState {
             seed: word(0),
             offset: word(8),
         };
-        if state.offset % WORDS != 0 {
+        if !state.offset.is_multiple_of(WORDS) {
             return Err(refuse(format!(
                 "offset {} is no multiple of {WORDS}",
                 state.offset

@@ -1,7 +1,6 @@
 //! Inputs: numbers that are the same at every run.
 
-use ds_core::{DType, Result, RngState, Stream, Tensor};
-use half::{bf16, f16};
+use ds_core::{DType, Result, RngState, Stream, Tensor, op::HostTensor};
 
 /// Numbers around zero of about unit scale, the same for equal seeds: sums of uniforms, which is
 /// close enough to normal and has no tails that would overflow half types.
@@ -44,26 +43,14 @@ impl Numbers {
 ///
 /// # Errors
 /// When the device has no memory.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "rounding to the dtype is the point"
-)]
 pub fn tensor(stream: &Stream, dtype: DType, shape: &[i64], values: &[f64]) -> Result<Tensor> {
-    match dtype {
-        DType::BF16 => {
-            let values: Vec<_> = values.iter().map(|&v| bf16::from_f64(v)).collect();
-            Tensor::from_slice(stream, shape, &values)
-        }
-        DType::F16 => {
-            let values: Vec<_> = values.iter().map(|&v| f16::from_f64(v)).collect();
-            Tensor::from_slice(stream, shape, &values)
-        }
-        DType::F64 => Tensor::from_slice(stream, shape, values),
-        _ => {
-            let values: Vec<_> = values.iter().map(|&v| v as f32).collect();
-            Tensor::from_slice(stream, shape, &values)
-        }
-    }
+    let mut host = HostTensor {
+        dtype,
+        shape: shape.to_vec(),
+        bytes: Vec::new(),
+    };
+    host.set_f64(values)?;
+    Tensor::from_bytes(stream, dtype, shape, &host.bytes)
 }
 
 /// Another tensor with the same elements, of its own memory.

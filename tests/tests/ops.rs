@@ -270,7 +270,10 @@ fn what_does_not_fit_is_refused_by_name_and_changes_nothing() {
         "rms_norm: argument 'weight': dimension D is 7, but 'x' has D = 8"
     );
     let error = run(&[&[&x], &[&weight], &[&y], &[&rstd]], &[]);
-    assert_eq!(error.to_string(), "rms_norm: takes 1 scalars, the call has 0");
+    assert_eq!(
+        error.to_string(),
+        "rms_norm: takes 1 scalars, the call has 0"
+    );
     let part = y.narrow(0, 1, 3).unwrap();
     let (three, rstd3) = (y.narrow(0, 0, 3).unwrap(), rstd.narrow(0, 0, 3).unwrap());
     let error = run(&[&[&three], &[&weight], &[&part], &[&rstd3]], &[EPS]);

@@ -256,11 +256,18 @@ mod tests {
     #[test]
     fn sixteen_bit_floats_are_rounded_once_with_ties_to_even() {
         for (dtype, to_f64) in [
-            (DType::BF16, (|b| f64::from(bf16::from_bits(b))) as fn(u16) -> f64),
+            (
+                DType::BF16,
+                (|b| f64::from(bf16::from_bits(b))) as fn(u16) -> f64,
+            ),
             (DType::F16, |b| f64::from(f16::from_bits(b))),
         ] {
             let round = |value: f64| {
-                let mut one = HostTensor { dtype, shape: vec![1], bytes: Vec::new() };
+                let mut one = HostTensor {
+                    dtype,
+                    shape: vec![1],
+                    bytes: Vec::new(),
+                };
                 one.set_f64(&[value]).unwrap();
                 u16::from_ne_bytes([one.bytes[0], one.bytes[1]])
             };
@@ -274,7 +281,11 @@ mod tests {
                 assert_eq!(round(low), bits);
                 assert_eq!(round(middle), even, "{dtype} {middle:e}");
                 assert_eq!(round(-middle), even | 0x8000, "{dtype} -{middle:e}");
-                assert_eq!(round(middle.next_up()), bits + 1, "{dtype} above {middle:e}");
+                assert_eq!(
+                    round(middle.next_up()),
+                    bits + 1,
+                    "{dtype} above {middle:e}"
+                );
                 assert_eq!(round(middle.next_down()), bits, "{dtype} below {middle:e}");
             }
         }

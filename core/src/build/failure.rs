@@ -1,0 +1,116 @@
+//! Why a compile failed: whether it would fail again, and the line of its log that says why.
+
+use crate::{Error, ErrorKind};
+
+/// Why a compile gave no artefact.
+#[derive(Debug)]
+pub struct CompileFailure {
+    /// What happened.
+    pub error: Error,
+    /// What the compiler said.
+    pub log: Vec<u8>,
+    /// Whether it is a property of the inputs, so that trying again is of no use.
+    pub lasting: bool,
+}
+
+impl CompileFailure {
+    /// The compiler looked at the inputs and refused them: remembered until the key changes.
+    ///
+    /// The error's message ends with the first line of the log that tells of an error.
+    pub fn refused(what: &str, log: Vec<u8>) -> Self {
+        let transient = transient_cause(&log);
+        let context = match first_error_line(&log) {
+            Some(line) => format!("{what}: {line}"),
+            None => format!("{what}, and said nothing"),
+        };
+        let kind = if transient.is_some() {
+            ErrorKind::Io
+        } else {
+            ErrorKind::BuildFailed
+        };
+        let error = Error::new(kind, "compile", context);
+        let error = match transient {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        };
+        Self {
+            error,
+            log,
+            lasting: transient.is_none(),
+        }
+    }
+}
+
+impl From<Error> for CompileFailure {
+    /// Something around the compiler failed; asked again, it may work.
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            log: Vec::new(),
+            lasting: false,
+        }
+    }
+}
+
+/// The line of a log that most likely says what is wrong.
+fn first_error_line(log: &[u8]) -> Option<String> {
+    const SIGNS: [&str; 4] = ["error", "undefined reference", "cannot find", "fatal"];
+    let log = String::from_utf8_lossy(log);
+    let lines = || log.lines().map(str::trim).filter(|line| !line.is_empty());
+    let tells = |line: &&str| {
+        let line = line.to_lowercase();
+        SIGNS.iter().any(|sign| line.contains(sign))
+    };
+    let line = lines().find(tells).or_else(|| lines().next())?;
+    // One line of a message, not a page of it.
+    Some(line.chars().filter(|c| !c.is_control()).take(300).collect())
+}
+
+/// What to do when a compiler failed for want of something that is not its input.
+fn transient_cause(log: &[u8]) -> Option<&'static str> {
+    const FULL: &str = "free some space, or set DS_CACHE_DIR to a folder on another file system";
+    const MEMORY: &str = "free some memory and try again";
+    const CAUSES: [(&str, &str); 7] = [
+        ("No space left on device", FULL),
+        ("Disk quota exceeded", FULL),
+        ("File too large", FULL),
+        ("Cannot allocate memory", MEMORY),
+        ("virtual memory exhausted", MEMORY),
+        ("out of memory", MEMORY),
+        // What gcc says when the kernel killed its child.
+        ("Killed signal terminated program", MEMORY),
+    ];
+    let log = String::from_utf8_lossy(log);
+    CAUSES
+        .iter()
+        .find(|(sign, _)| log.contains(sign))
+        .map(|(_, hint)| *hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_is_picked_out_of_a_log() {
+        let log =
+            b"a.c: In function 'f':\na.c:1:2: warning: w\na.c:3:1: error: no 'x'\nmore errors\n";
+        assert_eq!(first_error_line(log).unwrap(), "a.c:3:1: error: no 'x'");
+        assert_eq!(first_error_line(b"\n  strange \n").unwrap(), "strange");
+        assert_eq!(first_error_line(b" \n"), None);
+    }
+
+    #[test]
+    fn what_may_work_tomorrow_is_not_lasting() {
+        assert!(CompileFailure::refused("x", b"a.c:3:1: error: no 'x'".to_vec()).lasting);
+        for log in [
+            "as: error: No space left on device",
+            "gcc: fatal error: Killed signal terminated program cc1",
+        ] {
+            let failure = CompileFailure::refused("x", log.into());
+            assert!(!failure.lasting);
+            assert_eq!(failure.error.kind(), ErrorKind::Io);
+            assert!(failure.error.hint().is_some());
+        }
+    }
+}

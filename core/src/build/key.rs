@@ -1,0 +1,228 @@
+//! The cache key: a hash of everything that decides about an artefact, and of nothing else.
+
+use std::{fmt, str::FromStr};
+
+use ds_abi::DS_ABI_MAJOR;
+
+use super::{BuildSpec, ToolchainIdentity};
+use crate::{Error, ErrorKind, Result};
+
+/// Separates these hashes from every other use of BLAKE3; a new encoding gets a new text.
+const CONTEXT: &str = "ds-core 2026 build cache key v1";
+
+/// Names one build: equal keys mean equal artefacts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BuildKey([u8; 32]);
+
+impl BuildKey {
+    /// The key of building `spec` with the toolchain `identity`.
+    pub fn new(spec: &BuildSpec, identity: &ToolchainIdentity) -> Self {
+        let mut encoder = Encoder(blake3::Hasher::new_derive_key(CONTEXT));
+        encoder.number("abi major", DS_ABI_MAJOR.into());
+        encoder.text("op set", &spec.op_set);
+        encoder.text("kernel", &spec.kernel);
+        encoder.text("target", &spec.target);
+        match &spec.signature {
+            Some(signature) => encoder.text("signature", signature),
+            None => encoder.number("no signature", 0),
+        }
+
+        encoder.text("toolchain name", &identity.name);
+        encoder.text("toolchain path", &identity.path);
+        encoder.text("toolchain version", &identity.version);
+        encoder.texts("toolchain arguments", &identity.arguments);
+        encoder.number("environment", identity.environment.len() as u64);
+        for (name, value) in &identity.environment {
+            encoder.text("variable", name);
+            encoder.text("value", value);
+        }
+
+        encoder.number("sources", spec.request.sources.len() as u64);
+        for (name, content) in &spec.request.sources {
+            encoder.text("source", name);
+            encoder.bytes("content", content);
+        }
+        encoder.texts("arguments", &spec.request.arguments);
+        encoder.text("output", &spec.request.output);
+        Self(*encoder.0.finalize().as_bytes())
+    }
+
+    /// The 64 hexadecimal digits, as in folder names.
+    pub fn hex(&self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+}
+
+impl fmt::Display for BuildKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex())
+    }
+}
+
+impl fmt::Debug for BuildKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BuildKey({})", self.hex())
+    }
+}
+
+impl FromStr for BuildKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let hash = blake3::Hash::from_hex(text).ok();
+        // Folder names are compared as text, so that only the spelling we write is a key.
+        match hash.filter(|hash| hash.to_hex().as_str() == text) {
+            Some(hash) => Ok(Self(*hash.as_bytes())),
+            None => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "read build key",
+                format!(
+                    "`{}` is not 64 lower-case hexadecimal digits",
+                    text.escape_debug()
+                ),
+            )),
+        }
+    }
+}
+
+/// Writes `tag, value` pairs, each with its length first, so that no two inputs share an encoding.
+struct Encoder(blake3::Hasher);
+
+impl Encoder {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0
+            .update(&(bytes.len() as u64).to_le_bytes())
+            .update(bytes);
+    }
+
+    fn bytes(&mut self, tag: &str, bytes: &[u8]) {
+        self.raw(tag.as_bytes());
+        self.raw(bytes);
+    }
+
+    fn text(&mut self, tag: &str, text: &str) {
+        self.bytes(tag, text.as_bytes());
+    }
+
+    fn number(&mut self, tag: &str, number: u64) {
+        self.bytes(tag, &number.to_le_bytes());
+    }
+
+    fn texts(&mut self, tag: &str, texts: &[String]) {
+        self.number(tag, texts.len() as u64);
+        for text in texts {
+            self.raw(text.as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{super::BuildRequest, *};
+
+    fn spec() -> BuildSpec {
+        BuildSpec {
+            request: BuildRequest {
+                toolchain: "cc".into(),
+                sources: vec![
+                    ("a.c".into(), b"int f;".to_vec()),
+                    ("a.h".into(), b"extern int f;".to_vec()),
+                ],
+                arguments: vec!["-O3".into(), "a.c".into()],
+                output: "a.so".into(),
+            },
+            target: "x86-64-v3".into(),
+            op_set: "norm".into(),
+            kernel: "rms_norm".into(),
+            signature: None,
+        }
+    }
+
+    fn identity() -> ToolchainIdentity {
+        ToolchainIdentity {
+            name: "cc".into(),
+            path: "/usr/bin/gcc-14".into(),
+            version: "gcc 14.2.0".into(),
+            arguments: Vec::new(),
+            environment: [("CPATH".to_owned(), "/opt/include".to_owned())].into(),
+        }
+    }
+
+    /// The digest was computed by an independent program from the documented encoding; a change here
+    /// makes every cache cold and needs a new `CONTEXT`.
+    #[test]
+    fn the_encoding_does_not_drift() {
+        let key = BuildKey::new(&spec(), &identity());
+        assert_eq!(key, BuildKey::new(&spec(), &identity()));
+        assert_eq!(
+            key.hex(),
+            "889ca2dba4aaf8b784883e6c9064557ab3e9e6de8262af2b52bbb0542b9ad8b1"
+        );
+        assert_eq!(key.hex().parse::<BuildKey>().unwrap(), key);
+    }
+
+    #[test]
+    fn every_input_changes_the_key() {
+        type Change = fn(&mut BuildSpec, &mut ToolchainIdentity);
+        let changes: &[(&str, Change)] = &[
+            ("nothing", |_, _| {}),
+            ("source text", |s, _| s.request.sources[0].1[0] ^= 1),
+            ("source name", |s, _| s.request.sources[0].0 = "b.c".into()),
+            ("header text", |s, _| s.request.sources[1].1.push(b' ')),
+            ("one source less", |s, _| drop(s.request.sources.pop())),
+            ("bytes move between files", |s, _| {
+                let byte = s.request.sources[0].1.pop().unwrap();
+                s.request.sources[1].1.insert(0, byte);
+            }),
+            ("argument", |s, _| s.request.arguments[0] = "-O2".into()),
+            ("argument order", |s, _| s.request.arguments.reverse()),
+            ("arguments joined", |s, _| {
+                s.request.arguments = vec!["-O3a.c".into()];
+            }),
+            ("output", |s, _| s.request.output = "b.so".into()),
+            ("target", |s, _| s.target = "x86-64-v4".into()),
+            ("op set", |s, _| s.op_set = "adam".into()),
+            ("kernel", |s, _| s.kernel = "layer_norm".into()),
+            ("signature", |s, _| s.signature = Some("f32[N,D]".into())),
+            ("empty signature", |s, _| s.signature = Some(String::new())),
+            ("toolchain name", |_, t| t.name = "clang".into()),
+            ("toolchain path", |_, t| t.path = "/usr/bin/gcc-13".into()),
+            ("toolchain version", |_, t| t.version = "gcc 14.3.0".into()),
+            ("toolchain argument", |_, t| t.arguments.push("-m32".into())),
+            ("variable's value", |_, t| {
+                t.environment.insert("CPATH".into(), "/opt/other".into());
+            }),
+            ("variable gone", |_, t| t.environment.clear()),
+            ("a part moves from target to kernel", |s, _| {
+                s.target = "x86-64-v".into();
+                s.kernel = "3rms_norm".into();
+            }),
+        ];
+        let mut seen = HashSet::new();
+        for (what, change) in changes {
+            let (mut spec, mut identity) = (spec(), identity());
+            change(&mut spec, &mut identity);
+            assert!(
+                seen.insert(BuildKey::new(&spec, &identity)),
+                "{what} keeps the key"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_written_form_is_a_key() {
+        let hex = "0af".repeat(22)[..64].to_owned();
+        assert_eq!(hex.parse::<BuildKey>().unwrap().to_string(), hex);
+        for text in [
+            "",
+            "00",
+            &hex.to_uppercase(),
+            &hex[..63],
+            &format!("{hex}0"),
+        ] {
+            assert!(text.parse::<BuildKey>().is_err(), "{text}");
+        }
+    }
+}
