@@ -89,22 +89,22 @@ fn a_damaged_entry_is_built_again_and_never_loaded() {
     type Damage = fn(&Path);
     let damages: &[(&str, Damage)] = &[
         ("truncated", |entry| {
-            fs::write(entry.join("a.so"), b"on").unwrap()
+            fs::write(entry.join("a.so"), b"on").unwrap();
         }),
         ("emptied", |entry| {
-            fs::write(entry.join("a.so"), b"").unwrap()
+            fs::write(entry.join("a.so"), b"").unwrap();
         }),
         ("same length", |entry| {
-            fs::write(entry.join("a.so"), b"onf").unwrap()
+            fs::write(entry.join("a.so"), b"onf").unwrap();
         }),
         ("artefact gone", |entry| {
-            fs::remove_file(entry.join("a.so")).unwrap()
+            fs::remove_file(entry.join("a.so")).unwrap();
         }),
         ("record gone", |entry| {
-            fs::remove_file(entry.join("record.json")).unwrap()
+            fs::remove_file(entry.join("record.json")).unwrap();
         }),
         ("record empty", |entry| {
-            fs::write(entry.join("record.json"), b"").unwrap()
+            fs::write(entry.join("record.json"), b"").unwrap();
         }),
         ("record's size field", |entry| {
             let record = entry.join("record.json");
@@ -552,7 +552,7 @@ fn pruning_goes_by_size_age_and_state() {
     // Nothing asked for: only what is of no use goes.
     assert_eq!(cache.prune(&PruneRules::default()).unwrap().entries, 1);
     let day = PruneRules {
-        older_than: Some(Duration::from_secs(86_400)),
+        older_than: Some(Duration::from_hours(24)),
         ..Default::default()
     };
     assert_eq!(cache.prune(&day).unwrap().entries, 0);
