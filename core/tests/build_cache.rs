@@ -448,19 +448,19 @@ fn an_in_process_compilers_failure_is_passed_on() {
                 calls += 1;
                 Err(CompileFailure::refused(
                     "the library",
-                    b"k.cu(7): error: x\n".to_vec(),
+                    b"k.src(7): error: x\n".to_vec(),
                 ))
             })
             .unwrap_err();
         assert!(
-            error.to_string().contains("the library: k.cu(7): error: x"),
+            error.to_string().contains("the library: k.src(7): error: x"),
             "{error}"
         );
     }
     assert_eq!(calls, 1);
 
     let mut other = copy("one");
-    other.request.toolchain = "nvrtc".into();
+    other.request.toolchain = "library".into();
     let error = cache
         .build_with(&other, &identity, |_| Ok(Vec::new()))
         .unwrap_err();
