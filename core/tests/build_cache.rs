@@ -89,22 +89,22 @@ fn a_damaged_entry_is_built_again_and_never_loaded() {
     type Damage = fn(&Path);
     let damages: &[(&str, Damage)] = &[
         ("truncated", |entry| {
-            fs::write(entry.join("a.so"), b"on").unwrap()
+            fs::write(entry.join("a.so"), b"on").unwrap();
         }),
         ("emptied", |entry| {
-            fs::write(entry.join("a.so"), b"").unwrap()
+            fs::write(entry.join("a.so"), b"").unwrap();
         }),
         ("same length", |entry| {
-            fs::write(entry.join("a.so"), b"onf").unwrap()
+            fs::write(entry.join("a.so"), b"onf").unwrap();
         }),
         ("artefact gone", |entry| {
-            fs::remove_file(entry.join("a.so")).unwrap()
+            fs::remove_file(entry.join("a.so")).unwrap();
         }),
         ("record gone", |entry| {
-            fs::remove_file(entry.join("record.json")).unwrap()
+            fs::remove_file(entry.join("record.json")).unwrap();
         }),
         ("record empty", |entry| {
-            fs::write(entry.join("record.json"), b"").unwrap()
+            fs::write(entry.join("record.json"), b"").unwrap();
         }),
         ("record's size field", |entry| {
             let record = entry.join("record.json");
@@ -448,19 +448,19 @@ fn an_in_process_compilers_failure_is_passed_on() {
                 calls += 1;
                 Err(CompileFailure::refused(
                     "the library",
-                    b"k.cu(7): error: x\n".to_vec(),
+                    b"k.src(7): error: x\n".to_vec(),
                 ))
             })
             .unwrap_err();
         assert!(
-            error.to_string().contains("the library: k.cu(7): error: x"),
+            error.to_string().contains("the library: k.src(7): error: x"),
             "{error}"
         );
     }
     assert_eq!(calls, 1);
 
     let mut other = copy("one");
-    other.request.toolchain = "nvrtc".into();
+    other.request.toolchain = "library".into();
     let error = cache
         .build_with(&other, &identity, |_| Ok(Vec::new()))
         .unwrap_err();
@@ -552,7 +552,7 @@ fn pruning_goes_by_size_age_and_state() {
     // Nothing asked for: only what is of no use goes.
     assert_eq!(cache.prune(&PruneRules::default()).unwrap().entries, 1);
     let day = PruneRules {
-        older_than: Some(Duration::from_secs(86_400)),
+        older_than: Some(Duration::from_hours(24)),
         ..Default::default()
     };
     assert_eq!(cache.prune(&day).unwrap().entries, 0);

@@ -1,6 +1,11 @@
 //! The build cache and several processes: builders that are killed, race, or run out of room. A child
 //! is this test program again, told by a variable what to do.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers are as good as the tests that call them"
+)]
+
 mod build_support;
 
 use std::{
@@ -123,7 +128,7 @@ fn a_killed_builder_takes_its_compiler_along_and_leaves_the_cache_usable() {
     assert_eq!(cache.prune(&PruneRules::default()).unwrap().leftovers, 0);
     let left = house.leftovers();
     assert_eq!(left.len(), 1);
-    let long_ago = SystemTime::now() - Duration::from_secs(7200);
+    let long_ago = SystemTime::now() - Duration::from_hours(2);
     File::open(&left[0])
         .unwrap()
         .set_modified(long_ago)

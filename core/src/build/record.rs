@@ -327,7 +327,7 @@ mod tests {
             op_set: "norm".into(),
             kernel: "rms_norm".into(),
             target: "x86-64".into(),
-            toolchain: ToolchainIdentity::in_process("nvrtc", "13.0"),
+            toolchain: ToolchainIdentity::in_process("library", "13.0"),
             arguments: vec!["-O3".into()],
             host: "h".into(),
             created_unix_s: 7,

@@ -287,7 +287,8 @@ mod tests {
             0,
         )
         .unwrap();
-        // Opening to read and write never blocks; the lingering process is the only writer but us.
+        // Opened first: it hangs up as soon as the last writer that it has seen is gone.
+        let file = super::super::files::open_plain(&fifo).unwrap();
         let script = format!("exec 9<>{}; sleep 50 & echo done", fifo.display());
         let started = Instant::now();
         let done = shell(&script, LONG);
@@ -295,8 +296,6 @@ mod tests {
             (done.end, done.log.as_slice()),
             (End::Exited(0), &b"done\n"[..])
         );
-        // Hangs up as soon as the last writer is gone.
-        let file = super::super::files::open_plain(&fifo).unwrap();
         let mut polled = [PollFd::new(&file, PollFlags::IN)];
         poll(
             &mut polled,

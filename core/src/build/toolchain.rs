@@ -45,7 +45,7 @@ pub struct ProgramToolchain {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ToolchainIdentity {
-    /// Name, such as `cc` or `nvrtc`.
+    /// Name, such as `cc`.
     pub name: String,
     /// The program's file, links resolved; for a library its path, when it is known.
     pub path: String,

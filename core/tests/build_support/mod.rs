@@ -1,5 +1,9 @@
 //! A cache in a temporary folder and a compiler that is a few lines of shell.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test whose stage cannot be set has failed"
+)]
 
 use std::{
     fs,
