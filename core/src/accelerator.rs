@@ -27,7 +27,7 @@ struct Inner {
 }
 
 /// Where a plugin's entry is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Source<'a> {
     /// In this program.
     Linked(DsPluginEntry),

@@ -112,7 +112,7 @@ pub(crate) unsafe fn artefact(
 /// Proves that the first toolchain of `plugin` works for `target`: builds the smallest artefact.
 ///
 /// # Errors
-/// As [`artefact`]; [`ErrorKind::Unimplemented`] when the plugin builds nothing.
+/// As for any build; [`ErrorKind::Unimplemented`] when the plugin builds nothing.
 pub fn smoke(plugin: &Plugin, target: &str) -> Result<Artefact> {
     // SAFETY: a null signature.
     let request = unsafe { request(plugin, "", target, ptr::null()) }?;

@@ -5,6 +5,7 @@
 mod accelerator;
 pub mod build;
 mod device;
+mod dlpack;
 mod error;
 pub mod jit;
 mod memory;
@@ -18,6 +19,7 @@ mod trace;
 
 pub use accelerator::Accelerator;
 pub use device::{Device, DeviceInfo, MemoryInfo};
+pub use dlpack::{DlManagedTensor, DlVersion};
 pub use ds_schema::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{Buffer, MemoryKind, MemoryStats};

@@ -453,7 +453,9 @@ fn an_in_process_compilers_failure_is_passed_on() {
             })
             .unwrap_err();
         assert!(
-            error.to_string().contains("the library: k.src(7): error: x"),
+            error
+                .to_string()
+                .contains("the library: k.src(7): error: x"),
             "{error}"
         );
     }
