@@ -28,7 +28,15 @@ typedef float ds_vec __attribute__((vector_size(DS_LANES * 4)));
 typedef uint32_t ds_vec_u32 __attribute__((vector_size(DS_LANES * 4)));
 typedef uint16_t ds_vec_u16 __attribute__((vector_size(DS_LANES * 2)));
 
-DS_INLINE ds_vec ds_splat(float a) { return (ds_vec){0} + a; }
+DS_INLINE ds_vec ds_splat(float a) {
+#if DS_LANES == 16
+    return (ds_vec)_mm512_set1_ps(a);
+#elif DS_LANES == 8
+    return (ds_vec)_mm256_set1_ps(a);
+#else
+    return (ds_vec){a, a, a, a};
+#endif
+}
 
 /* a * b + c, rounded once where the target can. */
 DS_INLINE ds_vec ds_vfma(ds_vec a, ds_vec b, ds_vec c) {
