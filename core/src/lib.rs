@@ -3,5 +3,7 @@
 //! Names no vendor: what it knows of names comes from the plugins' manifests.
 
 mod error;
+pub mod manifest;
+pub mod trust;
 
 pub use error::{Error, ErrorKind, Result};
