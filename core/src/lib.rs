@@ -5,6 +5,7 @@
 pub mod elf;
 mod error;
 pub mod manifest;
+pub mod selection;
 pub mod trust;
 
 pub use error::{Error, ErrorKind, Result};
