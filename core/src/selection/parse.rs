@@ -380,7 +380,7 @@ mod tests {
             ("FAST", 1, "`FAST` cannot be the name"),
             ("fast,host", 5, "`,` has no meaning here"),
             ("fast|host", 5, "`|` has no meaning here"),
-            ("fast host", 6, "`c` has no meaning here"),
+            ("fast host", 6, "`h` has no meaning here"),
             ("fast:{}", 7, "name of a variable"),
             ("fast:{LOCAL_RANK", 17, "is not closed"),
             ("fast:{RANK}", 7, "the variable RANK is not set"),

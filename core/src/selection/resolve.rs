@@ -460,7 +460,7 @@ fn usable_names(inventory: &[AcceleratorStatus]) -> String {
     }
 }
 
-/// `xpu:0,2-3 (3 devices)`.
+/// `name:0,2-3 (3 devices)`.
 fn describe(share: &Share) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for &device in &share.devices {
