@@ -84,7 +84,7 @@ pub fn reference(
         .schema()
         .arguments()
         .iter()
-        .map(|a| a.is_written())
+        .map(ds_schema::Argument::is_written)
         .collect();
     let host = |tensor: &Tensor, written: bool| -> Result<HostTensor> {
         let mut host = HostTensor {

@@ -1,6 +1,8 @@
 //! Every op on the CPU accelerator against its reference: dtypes, odd shapes, strides, nothing at
 //! all, and numbers that are none.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ds_core::{DType, ErrorKind, Stream, Tensor};
 use ds_schema::Attr;
 use ds_tests::{

@@ -33,4 +33,4 @@ pub use device::Cpu;
 pub const MANIFEST: &str = include_str!("../../../plugins/cpu/plugin.json");
 
 #[cfg(feature = "linked")]
-ds_plugin::export_plugin!(Cpu, "ds.cpu", linked manifest = MANIFEST, kernels = ds_kernels::descriptions);
+ds_plugin::export_plugin!(Cpu, "org.deepspeed.cpu", linked manifest = MANIFEST, kernels = ds_kernels::descriptions);

@@ -1,3 +1,3 @@
 //! The CPU accelerator as a plugin file.
 
-ds_plugin::export_plugin!(ds_accelerator_cpu::Cpu, "ds.cpu");
+ds_plugin::export_plugin!(ds_accelerator_cpu::Cpu, "org.deepspeed.cpu");
