@@ -1,0 +1,230 @@
+//! What this process can run on: the plugins that were found, those that are loaded, and the
+//! selection among them.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use ds_plugin::LinkedPlugin;
+use ds_schema::{Kernel, KernelFile};
+
+use crate::{
+    Accelerator, Device, Error, ErrorKind, Result,
+    accelerator::Source,
+    discovery::{self, Candidate, Discovery, LinkedManifest, Search},
+    op,
+    selection::{AcceleratorStatus, Chosen, Selection, State},
+};
+
+/// The variable that selects.
+const VARIABLE: &str = "DS_ACCELERATOR";
+
+/// The plugins that a search found. Loading one is left until it is needed.
+#[derive(Debug)]
+pub struct Host {
+    discovery: Discovery,
+    /// By canonical name; a failure stays one, because its library has been opened.
+    loaded: Mutex<BTreeMap<String, Result<Accelerator, Failure>>>,
+}
+
+/// A failure that is told again at every call.
+#[derive(Clone, Debug)]
+struct Failure {
+    kind: ErrorKind,
+    text: String,
+    hint: Option<String>,
+}
+
+impl Host {
+    /// The host of this process: the places that the documentation names, and what is linked in.
+    pub fn process() -> &'static Self {
+        static HOST: OnceLock<Host> = OnceLock::new();
+        HOST.get_or_init(|| Self::with_search(Search::from_process()))
+    }
+
+    /// A host with a search of its own; what is linked into the program joins it.
+    pub fn with_search(mut search: Search) -> Self {
+        search.linked.extend(
+            LinkedPlugin::all()
+                .map(|linked| LinkedManifest { text: linked.manifest.to_owned() }),
+        );
+        // `inventory` gives them in the linker's order.
+        search.linked.sort_by(|a, b| a.text.cmp(&b.text));
+        Self { discovery: discovery::discover(&search), loaded: Mutex::default() }
+    }
+
+    /// Everything that was found, with a verdict each.
+    pub fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    /// The accelerator of that name or alias, loaded at the first call.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotInstalled`] with the names that are known, or why it cannot be used.
+    pub fn accelerator(&self, name: &str) -> Result<Accelerator> {
+        let serving = self.discovery.accelerators();
+        let answers = |candidate: &&&Candidate| {
+            candidate.manifest.as_ref().is_some_and(|m| m.answers_to(name))
+        };
+        let Some(candidate) = serving.iter().find(answers) else {
+            let known: Vec<_> = serving
+                .iter()
+                .filter_map(|c| Some(c.manifest.as_ref()?.accelerator.as_str()))
+                .collect();
+            return Err(Error::new(
+                ErrorKind::NotInstalled,
+                "load an accelerator",
+                format!("no plugin serves '{name}'; known are {}", known.join(", ")),
+            ));
+        };
+        self.load(candidate)
+    }
+
+    /// How each accelerator stands; loads every plugin that nothing speaks against, in order to
+    /// count its devices.
+    pub fn statuses(&self) -> Vec<AcceleratorStatus> {
+        self.discovery.inventory(|candidate| {
+            let counted = self.load(candidate).and_then(Accelerator::device_count);
+            match counted {
+                Ok(device_count) => State::Usable { device_count },
+                Err(e) => State::Unusable {
+                    reason: e.to_string(),
+                    hint: e.hint().map(str::to_owned),
+                },
+            }
+        })
+    }
+
+    /// What `DS_ACCELERATOR` asks for, or without it the usable accelerator of the highest priority.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a value that is no selection, else what was found and why
+    /// it cannot be used.
+    pub fn select(&self) -> Result<Chosen> {
+        self.select_with(|name| env::var_os(name))
+    }
+
+    /// As [`Host::select`], with another environment.
+    ///
+    /// # Errors
+    /// As [`Host::select`].
+    pub fn select_with(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Chosen> {
+        let asked = variable(VARIABLE);
+        let selection = Selection::from_env(asked.as_deref(), &variable)?;
+        selection.resolve(&self.statuses())
+    }
+
+    /// Loads the plugin of a candidate, once.
+    fn load(&self, candidate: &Candidate) -> Result<Accelerator> {
+        let Some(manifest) = &candidate.manifest else {
+            let text = format!("{} has no readable manifest", candidate.label());
+            return Err(Error::new(ErrorKind::Incompatible, "load an accelerator", text));
+        };
+        let name = manifest.accelerator.as_str();
+        let mut loaded = self.lock();
+        if let Some(done) = loaded.get(name) {
+            return done.clone().map_err(Error::from);
+        }
+        let done = open(candidate, name).map_err(Failure::from);
+        loaded.insert(name.to_owned(), done.clone());
+        done.map_err(Error::from)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Result<Accelerator, Failure>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The selected accelerator's first device: what a program that asks for nothing else runs on.
+///
+/// # Errors
+/// As [`Host::select`], or when the device does not open.
+pub fn default_device() -> Result<Device> {
+    static CHOSEN: OnceLock<Device> = OnceLock::new();
+    if let Some(device) = CHOSEN.get() {
+        return Ok(*device);
+    }
+    let host = Host::process();
+    let chosen = host.select()?;
+    log::info!("{}", chosen.why);
+    let index = chosen.primary.devices.first().copied().unwrap_or(0);
+    let device = host.accelerator(chosen.primary.accelerator.as_str())?.device(index)?;
+    Ok(*CHOSEN.get_or_init(|| device))
+}
+
+fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
+    let op = "load an accelerator";
+    if let Some(refusal) = candidate.verdict.refusal()
+        && candidate.library.is_none()
+    {
+        let error = Error::new(ErrorKind::NotInstalled, op, refusal.reason.clone());
+        return Err(match &refusal.hint {
+            Some(hint) => error.with_hint(hint.clone()),
+            None => error,
+        });
+    }
+    let Some(manifest) = &candidate.manifest else {
+        return Err(Error::new(ErrorKind::Incompatible, op, "no readable manifest"));
+    };
+    let wrong = |why: String| {
+        Error::new(ErrorKind::Incompatible, format!("read the kernels of {name}"), why)
+    };
+    let Some(library) = &candidate.library else {
+        let linked = LinkedPlugin::all()
+            .find(|linked| {
+                crate::manifest::Manifest::parse(linked.manifest.as_bytes())
+                    .is_ok_and(|own| own.id == manifest.id)
+            })
+            .ok_or_else(|| {
+                let text = format!("{} is neither a file nor linked in", candidate.label());
+                Error::new(ErrorKind::NotInstalled, op, text)
+            })?;
+        let files = (linked.kernels)()
+            .into_iter()
+            .map(|text| KernelFile::parse(text).map_err(|e| wrong(e.to_string())))
+            .collect::<Result<Vec<_>>>()?;
+        return Accelerator::load(name, Source::Linked(linked.entry), files);
+    };
+    if let Some(folder) = &candidate.path {
+        for schema in &manifest.schemas {
+            let path = folder.join(schema.as_path());
+            let text = fs::read_to_string(&path).map_err(|e| {
+                Error::new(ErrorKind::Io, op, path.display().to_string()).with_source(e)
+            })?;
+            op::register(&text, &path.display().to_string())?;
+        }
+    }
+    let kernels = manifest
+        .kernels
+        .iter()
+        .map(|value| serde_json::from_value::<Kernel>(value.clone()))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| wrong(e.to_string()))?;
+    let source = Source::File(&library.path, library.identity);
+    Accelerator::load(name, source, [KernelFile { format: 1, kernels }])
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            kind: error.kind(),
+            text: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let error = Self::new(failure.kind, "load an accelerator", failure.text);
+        match failure.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
