@@ -2,6 +2,7 @@
 //!
 //! Names no vendor: what it knows of names comes from the plugins' manifests.
 
+pub mod discovery;
 pub mod elf;
 mod error;
 pub mod manifest;
