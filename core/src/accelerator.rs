@@ -8,12 +8,12 @@ use std::{
 };
 
 use ds_abi::DsPluginEntry;
-use ds_plugin::LinkedPlugin;
 use ds_schema::{Kernel, KernelFile};
 
 use crate::{
     Device, DeviceInfo, Error, ErrorKind, Result, op,
-    plugin::{self, FileIdentity, Plugin, call::call},
+    plugin::{self, Plugin, call::call},
+    trust::FileIdentity,
 };
 
 /// An accelerator. Copies are the same one; it stays loaded until the process ends.
@@ -36,34 +36,6 @@ pub(crate) enum Source<'a> {
 }
 
 impl Accelerator {
-    /// The accelerator `name` that is linked into this program, loaded at the first call.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotInstalled`] when none of that name is linked, or why it does not load.
-    pub fn linked(name: &str) -> Result<Self> {
-        static LOADED: Mutex<Vec<Accelerator>> = Mutex::new(Vec::new());
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(accelerator) = loaded.iter().find(|a| a.name() == name) {
-            return Ok(*accelerator);
-        }
-        let found = LinkedPlugin::all()
-            .find_map(|linked| {
-                let manifest: serde_json::Value = serde_json::from_str(linked.manifest).ok()?;
-                (manifest["accelerator"].as_str() == Some(name)).then_some(linked)
-            })
-            .ok_or_else(|| {
-                let text = format!("no accelerator '{name}' is linked into this program");
-                Error::new(ErrorKind::NotInstalled, "load an accelerator", text)
-            })?;
-        let kernels = (found.kernels)()
-            .into_iter()
-            .map(|text| KernelFile::parse(text).map_err(|e| wrong(name, &e)))
-            .collect::<Result<Vec<_>>>()?;
-        let accelerator = Self::load(name, Source::Linked(found.entry), kernels)?;
-        loaded.push(accelerator);
-        Ok(accelerator)
-    }
-
     /// Loads the plugin that serves the accelerator `name`. Load each one once.
     ///
     /// # Errors

@@ -48,13 +48,17 @@ impl Host {
 
     /// A host with a search of its own; what is linked into the program joins it.
     pub fn with_search(mut search: Search) -> Self {
-        search.linked.extend(
-            LinkedPlugin::all()
-                .map(|linked| LinkedManifest { text: linked.manifest.to_owned() }),
-        );
+        search
+            .linked
+            .extend(LinkedPlugin::all().map(|linked| LinkedManifest {
+                text: linked.manifest.to_owned(),
+            }));
         // `inventory` gives them in the linker's order.
         search.linked.sort_by(|a, b| a.text.cmp(&b.text));
-        Self { discovery: discovery::discover(&search), loaded: Mutex::default() }
+        Self {
+            discovery: discovery::discover(&search),
+            loaded: Mutex::default(),
+        }
     }
 
     /// Everything that was found, with a verdict each.
@@ -69,7 +73,10 @@ impl Host {
     pub fn accelerator(&self, name: &str) -> Result<Accelerator> {
         let serving = self.discovery.accelerators();
         let answers = |candidate: &&&Candidate| {
-            candidate.manifest.as_ref().is_some_and(|m| m.answers_to(name))
+            candidate
+                .manifest
+                .as_ref()
+                .is_some_and(|m| m.answers_to(name))
         };
         let Some(candidate) = serving.iter().find(answers) else {
             let known: Vec<_> = serving
@@ -123,7 +130,11 @@ impl Host {
     fn load(&self, candidate: &Candidate) -> Result<Accelerator> {
         let Some(manifest) = &candidate.manifest else {
             let text = format!("{} has no readable manifest", candidate.label());
-            return Err(Error::new(ErrorKind::Incompatible, "load an accelerator", text));
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                "load an accelerator",
+                text,
+            ));
         };
         let name = manifest.accelerator.as_str();
         let mut loaded = self.lock();
@@ -153,7 +164,9 @@ pub fn default_device() -> Result<Device> {
     let chosen = host.select()?;
     log::info!("{}", chosen.why);
     let index = chosen.primary.devices.first().copied().unwrap_or(0);
-    let device = host.accelerator(chosen.primary.accelerator.as_str())?.device(index)?;
+    let device = host
+        .accelerator(chosen.primary.accelerator.as_str())?
+        .device(index)?;
     Ok(*CHOSEN.get_or_init(|| device))
 }
 
@@ -169,10 +182,18 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
         });
     }
     let Some(manifest) = &candidate.manifest else {
-        return Err(Error::new(ErrorKind::Incompatible, op, "no readable manifest"));
+        return Err(Error::new(
+            ErrorKind::Incompatible,
+            op,
+            "no readable manifest",
+        ));
     };
     let wrong = |why: String| {
-        Error::new(ErrorKind::Incompatible, format!("read the kernels of {name}"), why)
+        Error::new(
+            ErrorKind::Incompatible,
+            format!("read the kernels of {name}"),
+            why,
+        )
     };
     let Some(library) = &candidate.library else {
         let linked = LinkedPlugin::all()

@@ -360,8 +360,15 @@ impl Manifest {
                 )));
             }
         }
-        for (key, text) in [("version", &self.version), ("vendor", &self.vendor)] {
-            if text.is_empty() || text.chars().any(char::is_control) {
+        // These are shown in terminals.
+        for (key, text) in [
+            ("version", Some(&self.version)),
+            ("vendor", Some(&self.vendor)),
+            ("license", Some(&self.license)),
+            ("description", Some(&self.description)),
+            ("not_built", self.not_built.as_ref()),
+        ] {
+            if text.is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
                 return Err(refuse(format!(
                     "{key}: it is empty or has control characters"
                 )));
@@ -653,6 +660,11 @@ mod tests {
                 "files[0].blake3",
             ),
             ("version", r#""""#, "version: it is empty"),
+            (
+                "description",
+                r#""\u001b[2J""#,
+                "description: it is empty or has control",
+            ),
             (
                 "seen_on",
                 r#"{"on": "dreams", "note": ""}"#,

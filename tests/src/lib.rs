@@ -6,7 +6,7 @@ pub mod compare;
 
 // Named, so that the linker keeps what they register.
 use ds_accelerator_cpu as _;
-use ds_core::{Accelerator, Device, Result};
+use ds_core::{Device, Host, Result};
 use ds_ops as _;
 
 /// The CPU accelerator that is linked into this program.
@@ -14,5 +14,5 @@ use ds_ops as _;
 /// # Errors
 /// When it does not load.
 pub fn cpu() -> Result<Device> {
-    Accelerator::linked("cpu")?.device(0)
+    Host::process().accelerator("cpu")?.device(0)
 }

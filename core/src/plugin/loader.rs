@@ -3,29 +3,12 @@
 //! What it opens has been checked before (manifest, owner, symbols), by path; after opening, the
 //! file at the path is compared with the one that was checked. Nothing is ever closed.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, path::Path};
 
 use ds_abi::{DS_PLUGIN_ENTRY_V1, DsPluginEntry};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-use crate::{Error, ErrorKind, Result};
-
-/// A file's identity: device, inode, size, and time of change in nanoseconds.
-pub(crate) type FileIdentity = (u64, u64, u64, i64, i64);
-
-/// The identity of the file at `path`.
-pub(crate) fn identity(path: &Path) -> Result<FileIdentity> {
-    let meta = fs::metadata(path).map_err(|e| {
-        Error::new(ErrorKind::Io, "load a plugin", path.display().to_string()).with_source(e)
-    })?;
-    Ok((
-        meta.dev(),
-        meta.ino(),
-        meta.size(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-    ))
-}
+use crate::{Error, ErrorKind, Result, trust::FileIdentity};
 
 /// Opens the library at `path`, which was `checked`, and finds its entry. It stays open.
 ///
@@ -43,7 +26,9 @@ pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> 
     })?;
     // Leaked: thread-local destructors and vendor runtimes make unloading unsound in general.
     let library: &'static Library = Box::leak(Box::new(library));
-    if identity(path)? != checked {
+    let now = fs::metadata(path)
+        .map_err(|e| Error::new(ErrorKind::Io, op, path.display().to_string()).with_source(e))?;
+    if FileIdentity::of(&now) != checked {
         return Err(Error::new(
             ErrorKind::Untrusted,
             op,
