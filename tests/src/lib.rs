@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod example;
 
 // Named, so that the linker keeps what they register.
 use ds_accelerator_cpu as _;
