@@ -12,7 +12,7 @@
 
 #include "sim.h"
 
-// The host refuses both sides' unknown extensions by the flag; this plugin knows none.
+// Whoever does not know an extension with this flag must refuse; this plugin knows none at all.
 static bool brings_what_we_must_know(const DsExtension *extension)
 {
     for (; extension != NULL; extension = extension->next) {

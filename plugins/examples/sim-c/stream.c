@@ -10,6 +10,7 @@
 #include "sim.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -66,7 +67,7 @@ static struct sim_work *take(struct DsStreamObject *stream)
     return work;
 }
 
-static void run(struct sim_work *work, struct sim_failure *failure)
+static void run(struct DsStreamObject *stream, struct sim_work *work, struct sim_failure *failure)
 {
     bool sound = failure->status == DS_OK;
     if (sound && work->fault != DS_OK) {
@@ -77,7 +78,9 @@ static void run(struct sim_work *work, struct sim_failure *failure)
     }
     if (sound && failure->status != DS_OK) {
         // Points carry a status only; the words would be lost with whoever never synchronizes.
-        sim_log(DS_LOG_WARN, failure->message);
+        char line[256];
+        snprintf(line, sizeof line, "a stream of %s stops: %s", stream->device->uuid, failure->message);
+        sim_log(DS_LOG_WARN, line);
     }
 }
 
@@ -99,7 +102,7 @@ static void *serve(void *argument)
     struct sim_failure failure = {.status = DS_OK};
     for (struct sim_work *work; (work = take(stream)) != NULL;) {
         delay(stream);
-        run(work, &failure);
+        run(stream, work, &failure);
         if (work->drop != NULL) {
             work->drop(work);
         }

@@ -9,11 +9,17 @@
 
 // ---- Sized structs. Both sides state how much of a struct they know; neither goes beyond that.
 
+// Whole fields only: no field is larger than 8 bytes, so a cut at a multiple of 8 halves none.
+static size_t whole_fields(size_t bytes)
+{
+    return bytes / 8 * 8;
+}
+
 void sim_take(void *own, size_t own_bytes, const void *theirs, size_t their_bytes)
 {
     memset(own, 0, own_bytes);
     if (theirs != NULL) {
-        memcpy(own, theirs, their_bytes < own_bytes ? their_bytes : own_bytes);
+        memcpy(own, theirs, whole_fields(their_bytes < own_bytes ? their_bytes : own_bytes));
     }
 }
 
@@ -54,8 +60,8 @@ static size_t utf8_prefix(const char *text, size_t len, size_t limit)
 
 DsStatus sim_fail_with(DsErrorSink *error, struct sim_details details, const char *format, ...)
 {
-    size_t room = sim_stated_bytes(error);
-    if (room < offsetof(DsErrorSink, code) + sizeof error->code) {
+    size_t room = whole_fields(sim_stated_bytes(error));
+    if (room == 0) {
         return details.code;
     }
     DsErrorSink sink;
