@@ -5,6 +5,8 @@
 //! section headers, which a stripped file lacks and the loader ignores. Reads a few blocks of the
 //! file, whatever its size.
 
+#![forbid(unsafe_code)]
+
 use std::{
     fs::File,
     io::{Read, Seek},
@@ -168,7 +170,7 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
     fn check(&self) -> Result<PluginLibrary> {
         if self
             .value(DT_FLAGS_1)
-            .is_some_and(|flags| flags & u64::from(DF_1_PIE.0) != 0)
+            .is_some_and(|flags| flags & DF_1_PIE.0 != 0)
         {
             return Err(refuse("it is a program, not a library")
                 .with_hint("name the plugin's shared library, or link with -shared"));

@@ -3,6 +3,8 @@
 //! Types that can only hold what the rules allow, and the parser. Whether the files it names are
 //! there and can be trusted is for [`crate::discovery`].
 
+#![forbid(unsafe_code)]
+
 use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,8 @@
 //! A file is trusted if it and every folder above it belongs to root or to the user of this
 //! process, and nobody else can write to any of them. Says nothing about what the file does.
 
+#![forbid(unsafe_code)]
+
 use std::{
     fs::Metadata,
     io,

@@ -1,5 +1,12 @@
 //! Discovery on folders made for the test, and the manifests that ship with the project.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
 mod common;
 
 use std::{
@@ -10,7 +17,9 @@ use std::{
 
 use common::{PLUGIN_C, chmod, file, folder, library};
 use ds_core::{
-    discovery::{Candidate, Discovery, LinkedManifest, Origin, Search, Verdict, discover},
+    discovery::{
+        Candidate, Discovery, LinkedManifest, Origin, Search, Verdict, discover, verify_files,
+    },
     manifest::Manifest,
     selection::{Selection, State},
     trust::FileIdentity,
@@ -563,4 +572,24 @@ fn the_shipped_manifests_say_what_deepspeed_says() {
         );
         assert_eq!(manifest.dlpack_type, dlpack, "{name}");
     }
+}
+
+#[test]
+fn hashes_are_checked_on_demand() {
+    let home = tempfile::tempdir().unwrap();
+    file(&home.path().join("data"), "abc");
+    // BLAKE3 of "abc", from the reference implementation's b3sum.
+    let hash = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+    let files = json!({ "files": [{ "path": "data", "size": 3, "blake3": hash }] });
+    let manifest = Manifest::parse(manifest("sim", &files).as_bytes()).unwrap();
+    verify_files(&manifest, home.path()).unwrap();
+    file(&home.path().join("data"), "abd");
+    let error = verify_files(&manifest, home.path()).unwrap_err();
+    assert!(
+        error
+            .context()
+            .contains("data is not the file that the manifest describes")
+    );
+    fs::remove_file(home.path().join("data")).unwrap();
+    assert!(verify_files(&manifest, home.path()).is_err());
 }

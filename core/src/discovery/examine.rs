@@ -240,7 +240,7 @@ impl Examiner {
 const REINSTALL: &str = "copy or build the plugin again";
 
 /// This machine, as the keys of a manifest's `library` name it.
-pub(super) fn platform() -> String {
+pub fn platform() -> String {
     format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
@@ -273,6 +273,36 @@ fn check_sizes(manifest: &Manifest, folder: &Path) -> Result<(), Refusal> {
             ),
             REINSTALL,
         ));
+    }
+    Ok(())
+}
+
+/// Compares the files in `folder` with the hashes in its manifest, reading every byte of them.
+///
+/// # Errors
+///
+/// `Incompatible` for the first file that differs, `Io` if one cannot be read.
+pub fn verify_files(manifest: &Manifest, folder: &Path) -> Result<()> {
+    const OP: &str = "verify files";
+    for file in &manifest.files {
+        let mut hasher = blake3::Hasher::new();
+        File::open(folder.join(file.path.as_path()))
+            .and_then(|source| hasher.update_reader(source).map(drop))
+            .map_err(|e| {
+                Error::new(ErrorKind::Io, OP, format!("cannot read {}", file.path)).with_source(e)
+            })?;
+        let found = hasher.finalize().to_hex();
+        if found.as_str() != file.blake3 {
+            return Err(Error::new(
+                ErrorKind::Incompatible,
+                OP,
+                format!(
+                    "{} is not the file that the manifest describes: its hash is {found}",
+                    file.path
+                ),
+            )
+            .with_hint(REINSTALL));
+        }
     }
     Ok(())
 }

@@ -2,11 +2,13 @@
 //!
 //! Looks into the places of a [`Search`] in order, reads manifests, checks who could have written
 //! the files, what the library is, and whether the hardware shows. Everything found becomes a
-//! [`Candidate`] with a [`Verdict`]. Opening libraries is for [`crate::plugin`].
+//! [`Candidate`] with a [`Verdict`]. Opening libraries is for the plugin loader.
 //!
 //! One plugin serves an accelerator: the first found wins, and later ones are reported as
 //! shadowed. One that is refused still wins, since using another than the user put in front would
 //! be a surprise; only those that could never run here (not built, for other platforms) step back.
+
+#![forbid(unsafe_code)]
 
 mod examine;
 mod presence;
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use examine::{platform, verify_files};
 pub use search::{LinkedManifest, Place, Search};
 pub use verdict::{Refusal, Verdict};
 
@@ -87,12 +90,15 @@ pub fn discover(search: &Search) -> Discovery {
     let (first, later): (Vec<_>, Vec<_>) = places
         .iter()
         .partition(|place| place.origin < Origin::Linked);
-    first.into_iter().for_each(|place| examiner.place(place));
-    search
-        .linked
-        .iter()
-        .for_each(|linked| examiner.linked(linked));
-    later.into_iter().for_each(|place| examiner.place(place));
+    for place in first {
+        examiner.place(place);
+    }
+    for linked in &search.linked {
+        examiner.linked(linked);
+    }
+    for place in later {
+        examiner.place(place);
+    }
     Discovery {
         candidates: examiner.finish(),
         places,

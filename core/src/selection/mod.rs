@@ -11,6 +11,8 @@
 //! item      := '*' | index | index '-' index | '{' variable '}'
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod parse;
 mod resolve;
 

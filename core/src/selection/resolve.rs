@@ -113,14 +113,19 @@ impl Selection {
             match shares(group, inventory)? {
                 Ok(mut shares) => {
                     let primary = shares.remove(0);
-                    let mut why = describe(&primary);
-                    for share in &shares {
-                        why += &format!(" and {}", describe(share));
-                    }
-                    why += &format!(": {VARIABLE}={self}");
-                    for skipped in &refused {
-                        why += &format!("; skipped {}: {}", skipped.what, skipped.why);
-                    }
+                    let taken: Vec<String> = std::iter::once(&primary)
+                        .chain(&shares)
+                        .map(describe)
+                        .collect();
+                    let skipped: Vec<String> = refused
+                        .iter()
+                        .map(|r| format!("; skipped {}: {}", r.what, r.why))
+                        .collect();
+                    let why = format!(
+                        "{}: {VARIABLE}={self}{}",
+                        taken.join(" and "),
+                        skipped.concat()
+                    );
                     return Ok(Chosen {
                         primary,
                         others: shares,

@@ -1,5 +1,10 @@
 //! Plugin libraries and folders for tests, made on the spot.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "it serves tests only"
+)]
 
 use std::{
     fs,
