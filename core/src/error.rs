@@ -47,6 +47,22 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Whether another kernel, or the reference implementation, may well do what failed: it was
+    /// refused or could not be built. A lost device or a defect is no reason to go on elsewhere.
+    pub(crate) fn is_of_the_kernel(self) -> bool {
+        matches!(
+            self,
+            Self::Unsupported
+                | Self::Unimplemented
+                | Self::LibraryNotFound
+                | Self::Io
+                | Self::BuildFailed
+                | Self::Incompatible
+                | Self::Untrusted
+                | Self::NoKernel
+        )
+    }
+
     /// The field's short name, as it appears in logs and in JSON.
     pub fn name(self) -> &'static str {
         match self {

@@ -69,7 +69,8 @@ pub struct Manifest {
     /// Other names that users may write.
     #[serde(default)]
     pub aliases: Vec<AcceleratorName>,
-    /// Rank in the choice without `DS_ACCELERATOR`: the highest usable one wins.
+    /// Rank in the choice without `DS_ACCELERATOR`: the highest usable one wins, and 0 is only taken
+    /// by name.
     pub priority: u32,
     /// One sentence for the report.
     pub description: String,

@@ -11,7 +11,7 @@ use std::{
 
 use ds_plugin::{
     Error, EventState, Result,
-    abi::{DS_FOREVER, DS_OK, DsStatus},
+    abi::{DS_CANCELLED, DS_FOREVER, DS_OK, DsStatus},
 };
 
 use crate::pool::SPINS;
@@ -39,10 +39,10 @@ impl Timeline {
     /// Raises the timeline to `value`, or fails it.
     pub(crate) fn signal(&self, value: u64, status: DsStatus) {
         let mut state = self.lock();
-        if status != DS_OK {
-            if self.status.load(Ordering::Relaxed) == DS_OK {
-                self.status.store(status, Ordering::Release);
-            }
+        if self.status.load(Ordering::Relaxed) != DS_OK {
+            // A failed timeline stays where it is.
+        } else if status != DS_OK {
+            self.status.store(status, Ordering::Release);
         } else if value > self.value.load(Ordering::Relaxed) {
             state.reached_ns = now_ns();
             self.value.store(value, Ordering::Release);
@@ -139,6 +139,15 @@ impl Timeline {
     }
 }
 
+impl Drop for Timeline {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, callback) in state.waiters.drain(..) {
+            callback(DS_CANCELLED);
+        }
+    }
+}
+
 fn failure(status: DsStatus) -> Result<()> {
     match status {
         DS_OK => Ok(()),
@@ -175,6 +184,23 @@ mod tests {
             timeline.wait(4, DS_FOREVER).unwrap_err().status(),
             DS_DEVICE_LOST
         );
+    }
+
+    #[test]
+    fn a_failed_timeline_stays_where_it_is() {
+        let timeline = Timeline::default();
+        timeline.signal(0, DS_DEVICE_LOST);
+        timeline.signal(5, DS_OK);
+        assert_eq!(timeline.outcome(1), Some(DS_DEVICE_LOST));
+    }
+
+    #[test]
+    fn a_dropped_timeline_cancels_who_waits() {
+        let (send, receive) = mpsc::channel();
+        let timeline = Timeline::default();
+        timeline.on_ready(1, Box::new(move |status| send.send(status).unwrap()));
+        drop(timeline);
+        assert_eq!(receive.recv().unwrap(), DS_CANCELLED);
     }
 
     #[test]

@@ -8,9 +8,12 @@
 //
 // 1. A plugin exports exactly one symbol per major version, `DS_PLUGIN_ENTRY_V1`.
 // 2. Every struct starts with `struct_size`, set by whoever owns the memory to the size it was
-//    compiled with. A callee reads and writes only inside that size. Fields are only ever appended;
-//    zero in a field that an older side did not know means the old behaviour.
-// 3. Arrays of structs carry the stride between elements, so that elements can grow too.
+//    compiled with. A callee reads and writes only inside that size; a field counts when it lies
+//    wholly inside. Fields are only ever appended; zero in a field that an older side did not know
+//    means the old behaviour, and what a field documented as zero holds is ignored. Structs that
+//    start without a size are frozen.
+// 3. Arrays of structs that can grow carry the stride between elements; arrays without one hold
+//    numbers, pointers or frozen structs.
 // 4. Both sides state the range of minors they accept, and feature bits; nothing is compared for
 //    equality but the major.
 // 5. Every function returns a `DsStatus` and takes a nullable, caller-owned `DsErrorSink`.
@@ -107,6 +110,45 @@ typedef int32_t DsStatus;
 // The call came from a child of `fork`, where devices do not work.
 #define DS_FORKED 19
 
+// The process is out of host memory; freeing device memory would not help.
+#define DS_OUT_OF_HOST_MEMORY 20
+
+// The kernel is for another op.
+#define DS_REASON_OP 0
+
+// The device lacks a feature of the target.
+#define DS_REASON_TARGET 1
+
+// The value of a static attribute.
+#define DS_REASON_ATTRIBUTES 2
+
+// A dtype.
+#define DS_REASON_DTYPES 3
+
+// A rank.
+#define DS_REASON_RANK 4
+
+// An extent.
+#define DS_REASON_DIMS 5
+
+// A layout.
+#define DS_REASON_LAYOUT 6
+
+// An alignment.
+#define DS_REASON_ALIGNMENT 7
+
+// The number of elements.
+#define DS_REASON_MAX_ELEMENTS 8
+
+// There are no elements.
+#define DS_REASON_ZERO_SIZE 9
+
+// A written tensor is the memory of another one.
+#define DS_REASON_IN_PLACE 10
+
+// The kernel has no score for this size.
+#define DS_REASON_SCORE 11
+
 // Trying the same call again may work.
 #define DS_ERROR_RETRYABLE 1
 
@@ -136,7 +178,7 @@ typedef struct DsErrorSink {
     uint64_t a;
     // Second number of the failure; its meaning belongs to the code.
     uint64_t b;
-    // Which constraint failed: an index into the kernel's constraints, with `DS_CONSTRAINT`.
+    // Which kind of constraint failed, with `DS_CONSTRAINT`: one of `DS_REASON_*`.
     uint32_t reason;
     // Bytes of `message` that were written.
     uint32_t message_len;
@@ -472,8 +514,10 @@ typedef DsEventObject *DsEvent;
 // The stream in which work runs when none is named; one per device.
 #define DS_STREAM_DEFAULT 1
 
-// Called once when a point is reached, or when it never will be. `status` is `DS_OK` or the
-// failure of the work before the point. Runs on a thread of the plugin and must not block.
+// Called once when a point is reached, or when it never will be. `status` is `DS_OK`, the failure of
+// the work before the point, or `DS_CANCELLED` when the event was destroyed first. Runs on a thread
+// of the plugin, on one that signals, or inside the call that registers it. It must not block; it
+// may signal, query and register.
 typedef void (*DsEventCallback)(void *user, DsStatus status);
 
 // How far a timeline has come.
@@ -491,22 +535,23 @@ typedef struct DsEventState {
 
 // Streams and events. Required: all but `stream_native`, `stream_wrap` and `event_on_ready`.
 //
-// A failure of queued work surfaces on every point recorded after it, and on `stream_synchronize`.
+// A failure of queued work surfaces on every point recorded after it, and on `stream_synchronize`. It
+// stays: the stream does no more work. A call that queues more may return the failure or `DS_OK`.
 typedef struct DsStreamTable {
     // Size of this table as the plugin knows it, in bytes.
     uint32_t struct_size;
     // Zero.
     uint32_t reserved;
-    // Makes a stream; `flags` are `DS_STREAM_*`.
+    // Makes a stream; `flags` are `DS_STREAM_*`. The host makes the default one once a device.
     DsStatus (*stream_create)(DsDevice device,
                               uint32_t flags,
                               DsStream *stream,
                               DsErrorSink *error);
-    // Destroys a stream after the work queued on it is done.
+    // Gives the handle up, without waiting. Work that is queued still happens.
     void (*stream_destroy)(DsStream stream);
     // Waits until everything queued so far is done; returns the first failure.
     DsStatus (*stream_synchronize)(DsStream stream, DsErrorSink *error);
-    // `DS_OK` when nothing is pending, else `DS_NOT_READY`, or the failure.
+    // `DS_NOT_READY` while anything is pending, then `DS_OK` or the first failure.
     DsStatus (*stream_query)(DsStream stream, DsErrorSink *error);
     // Gives the vendor's own handle (`CUstream`, `hipStream_t` ...).
     DsStatus (*stream_native)(DsStream stream, void **native, DsErrorSink *error);
@@ -518,9 +563,10 @@ typedef struct DsStreamTable {
     // Makes a timeline that stands at 0.
     DsStatus (*event_create)(DsDevice device, DsEvent *event, DsErrorSink *error);
     // Gives the handle up. Records and waits that are queued already still happen: the plugin keeps
-    // what they need until then.
+    // what they need until then. Callbacks that still wait are called with `DS_CANCELLED`.
     void (*event_destroy)(DsEvent event);
-    // Queues: when the work so far is done, raise the timeline to `value`.
+    // Queues: when the work so far is done, raise the timeline to `value`. A value that it has
+    // reached changes nothing.
     DsStatus (*event_record)(DsStream stream,
                              DsEvent event,
                              uint64_t value,
@@ -528,8 +574,9 @@ typedef struct DsStreamTable {
     // Queues: later work waits until the timeline stands at `value`. If it never will, later work
     // on the stream fails with that status.
     DsStatus (*event_wait)(DsStream stream, DsEvent event, uint64_t value, DsErrorSink *error);
-    // Raises the timeline from the host, at once. A `status` other than `DS_OK` fails it: whoever
-    // waits for more than its present value gets that status.
+    // Raises the timeline from the host, at once; a value that it has reached changes nothing. A
+    // `status` other than `DS_OK` fails it: `value` is ignored, the timeline stays where it is for
+    // good, and whoever waits for more than that gets the status.
     DsStatus (*event_signal)(DsEvent event,
                              uint64_t value,
                              DsStatus status,
@@ -595,7 +642,8 @@ typedef struct DsCopy {
     const void *source;
     // How many bytes; never 0.
     uint64_t bytes;
-    // Where `source` lies when it is on another device of the same plugin, else null.
+    // Where `source` lies when it is on another device of the same plugin, else null. The stream
+    // belongs to the device that `destination` is on.
     DsDevice peer;
 } DsCopy;
 
@@ -613,7 +661,7 @@ typedef struct DsMemoryTable {
                          uint32_t kind,
                          void **address,
                          DsErrorSink *error);
-    // Frees what `allocate` gave. No work that uses it is pending.
+    // Frees what `allocate` gave, with the same `bytes` and `kind`. No work that uses it is pending.
     DsStatus (*free)(DsDevice device,
                      void *address,
                      uint64_t bytes,
@@ -717,7 +765,7 @@ typedef struct DsArtefact {
     DsStr kernel;
     // Absolute path of the file.
     DsStr path;
-    // Its bytes.
+    // Its bytes; always given.
     DsBytes content;
 } DsArtefact;
 
@@ -742,8 +790,8 @@ typedef struct DsJitTable {
                         DsRequestVisitor visit,
                         void *user,
                         DsErrorSink *error);
-    // Runs an in-process toolchain on a request; gives the artefact's bytes once and the log in
-    // any number of pieces.
+    // Runs an in-process toolchain on a request; gives the artefact's bytes and the log in any
+    // number of pieces each.
     DsStatus (*compile)(const DsBuildRequest *request,
                         DsStr target,
                         DsBytesVisitor artefact,

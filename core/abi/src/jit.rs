@@ -93,7 +93,7 @@ pub struct DsArtefact {
     pub kernel: DsStr,
     /// Absolute path of the file.
     pub path: DsStr,
-    /// Its bytes.
+    /// Its bytes; always given.
     pub content: DsBytes,
 }
 
@@ -131,8 +131,8 @@ pub struct DsJitTable {
             error: *mut DsErrorSink,
         ) -> DsStatus,
     >,
-    /// Runs an in-process toolchain on a request; gives the artefact's bytes once and the log in
-    /// any number of pieces.
+    /// Runs an in-process toolchain on a request; gives the artefact's bytes and the log in any
+    /// number of pieces each.
     pub compile: Option<
         unsafe extern "C" fn(
             request: *const DsBuildRequest,

@@ -5,9 +5,12 @@
 //!
 //! 1. A plugin exports exactly one symbol per major version, [`DS_PLUGIN_ENTRY_V1`].
 //! 2. Every struct starts with `struct_size`, set by whoever owns the memory to the size it was
-//!    compiled with. A callee reads and writes only inside that size. Fields are only ever appended;
-//!    zero in a field that an older side did not know means the old behaviour.
-//! 3. Arrays of structs carry the stride between elements, so that elements can grow too.
+//!    compiled with. A callee reads and writes only inside that size; a field counts when it lies
+//!    wholly inside. Fields are only ever appended; zero in a field that an older side did not know
+//!    means the old behaviour, and what a field documented as zero holds is ignored. Structs that
+//!    start without a size are frozen.
+//! 3. Arrays of structs that can grow carry the stride between elements; arrays without one hold
+//!    numbers, pointers or frozen structs.
 //! 4. Both sides state the range of minors they accept, and feature bits; nothing is compared for
 //!    equality but the major.
 //! 5. Every function returns a [`DsStatus`] and takes a nullable, caller-owned [`DsErrorSink`].

@@ -46,7 +46,8 @@ pub struct DsCopy {
     pub source: *const c_void,
     /// How many bytes; never 0.
     pub bytes: u64,
-    /// Where `source` lies when it is on another device of the same plugin, else null.
+    /// Where `source` lies when it is on another device of the same plugin, else null. The stream
+    /// belongs to the device that `destination` is on.
     pub peer: DsDevice,
 }
 
@@ -70,7 +71,7 @@ pub struct DsMemoryTable {
             error: *mut DsErrorSink,
         ) -> DsStatus,
     >,
-    /// Frees what `allocate` gave. No work that uses it is pending.
+    /// Frees what `allocate` gave, with the same `bytes` and `kind`. No work that uses it is pending.
     pub free: Option<
         unsafe extern "C" fn(
             device: DsDevice,

@@ -47,6 +47,34 @@ pub const DS_SHUTTING_DOWN: DsStatus = 18;
 /// The call came from a child of `fork`, where devices do not work.
 pub const DS_FORKED: DsStatus = 19;
 
+/// The process is out of host memory; freeing device memory would not help.
+pub const DS_OUT_OF_HOST_MEMORY: DsStatus = 20;
+
+/// The kernel is for another op.
+pub const DS_REASON_OP: u32 = 0;
+/// The device lacks a feature of the target.
+pub const DS_REASON_TARGET: u32 = 1;
+/// The value of a static attribute.
+pub const DS_REASON_ATTRIBUTES: u32 = 2;
+/// A dtype.
+pub const DS_REASON_DTYPES: u32 = 3;
+/// A rank.
+pub const DS_REASON_RANK: u32 = 4;
+/// An extent.
+pub const DS_REASON_DIMS: u32 = 5;
+/// A layout.
+pub const DS_REASON_LAYOUT: u32 = 6;
+/// An alignment.
+pub const DS_REASON_ALIGNMENT: u32 = 7;
+/// The number of elements.
+pub const DS_REASON_MAX_ELEMENTS: u32 = 8;
+/// There are no elements.
+pub const DS_REASON_ZERO_SIZE: u32 = 9;
+/// A written tensor is the memory of another one.
+pub const DS_REASON_IN_PLACE: u32 = 10;
+/// The kernel has no score for this size.
+pub const DS_REASON_SCORE: u32 = 11;
+
 /// Trying the same call again may work.
 pub const DS_ERROR_RETRYABLE: u32 = 1;
 /// The device is lost.
@@ -75,7 +103,7 @@ pub struct DsErrorSink {
     pub a: u64,
     /// Second number of the failure; its meaning belongs to the code.
     pub b: u64,
-    /// Which constraint failed: an index into the kernel's constraints, with [`DS_CONSTRAINT`].
+    /// Which kind of constraint failed, with [`DS_CONSTRAINT`]: one of `DS_REASON_*`.
     pub reason: u32,
     /// Bytes of `message` that were written.
     pub message_len: u32,

@@ -29,8 +29,10 @@ pub const DS_FOREVER: u64 = u64::MAX;
 /// The stream in which work runs when none is named; one per device.
 pub const DS_STREAM_DEFAULT: u32 = 1;
 
-/// Called once when a point is reached, or when it never will be. `status` is `DS_OK` or the
-/// failure of the work before the point. Runs on a thread of the plugin and must not block.
+/// Called once when a point is reached, or when it never will be. `status` is `DS_OK`, the failure of
+/// the work before the point, or `DS_CANCELLED` when the event was destroyed first. Runs on a thread
+/// of the plugin, on one that signals, or inside the call that registers it. It must not block; it
+/// may signal, query and register.
 pub type DsEventCallback = unsafe extern "C" fn(user: *mut c_void, status: DsStatus);
 
 /// How far a timeline has come.
@@ -50,7 +52,8 @@ pub struct DsEventState {
 
 /// Streams and events. Required: all but `stream_native`, `stream_wrap` and `event_on_ready`.
 ///
-/// A failure of queued work surfaces on every point recorded after it, and on `stream_synchronize`.
+/// A failure of queued work surfaces on every point recorded after it, and on `stream_synchronize`. It
+/// stays: the stream does no more work. A call that queues more may return the failure or `DS_OK`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct DsStreamTable {
@@ -58,7 +61,7 @@ pub struct DsStreamTable {
     pub struct_size: u32,
     /// Zero.
     pub reserved: u32,
-    /// Makes a stream; `flags` are `DS_STREAM_*`.
+    /// Makes a stream; `flags` are `DS_STREAM_*`. The host makes the default one once a device.
     pub stream_create: Option<
         unsafe extern "C" fn(
             device: DsDevice,
@@ -67,12 +70,12 @@ pub struct DsStreamTable {
             error: *mut DsErrorSink,
         ) -> DsStatus,
     >,
-    /// Destroys a stream after the work queued on it is done.
+    /// Gives the handle up, without waiting. Work that is queued still happens.
     pub stream_destroy: Option<unsafe extern "C" fn(stream: DsStream)>,
     /// Waits until everything queued so far is done; returns the first failure.
     pub stream_synchronize:
         Option<unsafe extern "C" fn(stream: DsStream, error: *mut DsErrorSink) -> DsStatus>,
-    /// `DS_OK` when nothing is pending, else `DS_NOT_READY`, or the failure.
+    /// `DS_NOT_READY` while anything is pending, then `DS_OK` or the first failure.
     pub stream_query:
         Option<unsafe extern "C" fn(stream: DsStream, error: *mut DsErrorSink) -> DsStatus>,
     /// Gives the vendor's own handle (`CUstream`, `hipStream_t` ...).
@@ -101,9 +104,10 @@ pub struct DsStreamTable {
         ) -> DsStatus,
     >,
     /// Gives the handle up. Records and waits that are queued already still happen: the plugin keeps
-    /// what they need until then.
+    /// what they need until then. Callbacks that still wait are called with `DS_CANCELLED`.
     pub event_destroy: Option<unsafe extern "C" fn(event: DsEvent)>,
-    /// Queues: when the work so far is done, raise the timeline to `value`.
+    /// Queues: when the work so far is done, raise the timeline to `value`. A value that it has
+    /// reached changes nothing.
     pub event_record: Option<
         unsafe extern "C" fn(
             stream: DsStream,
@@ -122,8 +126,9 @@ pub struct DsStreamTable {
             error: *mut DsErrorSink,
         ) -> DsStatus,
     >,
-    /// Raises the timeline from the host, at once. A `status` other than `DS_OK` fails it: whoever
-    /// waits for more than its present value gets that status.
+    /// Raises the timeline from the host, at once; a value that it has reached changes nothing. A
+    /// `status` other than `DS_OK` fails it: `value` is ignored, the timeline stays where it is for
+    /// good, and whoever waits for more than that gets the status.
     pub event_signal: Option<
         unsafe extern "C" fn(
             event: DsEvent,

@@ -215,6 +215,7 @@ impl Buffer {
         let op = "copy a buffer";
         self.check_range(op, offset, bytes)?;
         source.check_range(op, source_offset, bytes)?;
+        self.check_stream(op, stream)?;
         if !std::ptr::eq(self.device().plugin(), source.device().plugin()) {
             return Err(Error::new(
                 ErrorKind::Unsupported,

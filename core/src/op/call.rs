@@ -209,13 +209,16 @@ fn choose(
     let mut reasons = Vec::new();
     let found = candidates(device, op, binding, signature.args, signature.attributes);
     for (kernel, score) in found {
-        let made = score.and_then(|_| {
-            Prepared::new(device, op, kernel, signature.args, signature.attributes)
-                .map_err(|e| format!("kernel {}: {e}", kernel.name))
-        });
-        match made {
+        if let Err(refusal) = score {
+            reasons.push(refusal);
+            continue;
+        }
+        match Prepared::new(device, op, kernel, signature.args, signature.attributes) {
             Ok(prepared) => return Ok(Plan::Kernel(prepared)),
-            Err(reason) => reasons.push(reason),
+            Err(e) if e.kind().is_of_the_kernel() => {
+                reasons.push(format!("kernel {}: {e}", kernel.name));
+            }
+            Err(e) => return Err(e),
         }
     }
     if reasons.is_empty() {

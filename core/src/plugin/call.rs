@@ -6,8 +6,8 @@ use std::{ffi::c_char, mem::MaybeUninit};
 use ds_abi::{
     DS_BUILD_FAILED, DS_CANCELLED, DS_CONSTRAINT, DS_DEVICE_LOST, DS_ERROR_TRUNCATED, DS_FORKED,
     DS_INCOMPATIBLE_ABI, DS_INVALID_ARGUMENT, DS_IO, DS_NO_DEVICE, DS_NOT_READY, DS_OK,
-    DS_OUT_OF_MEMORY, DS_PLUGIN_BUG, DS_SHUTTING_DOWN, DS_STALE, DS_TIMEOUT, DS_UNAVAILABLE,
-    DS_UNIMPLEMENTED, DS_UNSUPPORTED, DsErrorSink, DsStatus,
+    DS_OUT_OF_HOST_MEMORY, DS_OUT_OF_MEMORY, DS_PLUGIN_BUG, DS_SHUTTING_DOWN, DS_STALE, DS_TIMEOUT,
+    DS_UNAVAILABLE, DS_UNIMPLEMENTED, DS_UNSUPPORTED, DsErrorSink, DsStatus,
 };
 
 use crate::error::{Error, ErrorKind};
@@ -115,7 +115,7 @@ pub(crate) fn kind(status: DsStatus) -> ErrorKind {
         DS_UNIMPLEMENTED => ErrorKind::Unimplemented,
         DS_UNAVAILABLE => ErrorKind::LibraryNotFound,
         DS_NO_DEVICE => ErrorKind::NoDevice,
-        DS_OUT_OF_MEMORY => ErrorKind::OutOfMemory,
+        DS_OUT_OF_MEMORY | DS_OUT_OF_HOST_MEMORY => ErrorKind::OutOfMemory,
         DS_DEVICE_LOST => ErrorKind::DeviceLost,
         DS_NOT_READY => ErrorKind::NotReady,
         DS_TIMEOUT => ErrorKind::Timeout,

@@ -160,7 +160,11 @@ const OP: &str = "select accelerator";
 
 /// The usable one of the highest priority.
 fn automatic(inventory: &[AcceleratorStatus]) -> Result<Chosen> {
-    let usable = ranked(inventory);
+    // Priority 0 is for those that a user has to name: simulators, examples, the half-finished.
+    let usable: Vec<_> = ranked(inventory)
+        .into_iter()
+        .filter(|s| s.priority > 0)
+        .collect();
     let Some(best) = usable.first() else {
         return Err(nothing_usable(inventory));
     };
@@ -441,11 +445,15 @@ fn nothing_usable(inventory: &[AcceleratorStatus]) -> Error {
 }
 
 fn all_reasons(inventory: &[AcceleratorStatus]) -> String {
-    let reasons: Vec<String> = inventory
-        .iter()
-        .filter(|status| status.device_count() == 0)
-        .map(|status| format!("{}: {}", status.name, status.refusal()))
-        .collect();
+    let reason = |status: &AcceleratorStatus| match (status.device_count(), status.priority) {
+        (0, _) => Some(format!("{}: {}", status.name, status.refusal())),
+        (_, 0) => Some(format!(
+            "{0}: it has to be named, as {VARIABLE}={0}",
+            status.name
+        )),
+        _ => None,
+    };
+    let reasons: Vec<String> = inventory.iter().filter_map(reason).collect();
     if reasons.is_empty() {
         "no plugin was found".to_owned()
     } else {

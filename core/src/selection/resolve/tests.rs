@@ -30,7 +30,7 @@ fn unusable(reason: &str) -> State {
 /// A machine with two fast devices, a broken driver, and a host that comes last by its number.
 fn machine() -> Vec<AcceleratorStatus> {
     vec![
-        status("host", &["processor"], 0, usable(1)),
+        status("host", &["processor"], 1, usable(1)),
         status("fast", &["quick"], 100, usable(2)),
         status(
             "broken",
@@ -204,7 +204,7 @@ fn without_a_wish_the_highest_priority_wins() {
     assert!(chosen.others.is_empty());
     assert_eq!(
         chosen.why,
-        "fast:0-1 (2 devices): priority 100 is above many (priority 50), host (priority 0); \
+        "fast:0-1 (2 devices): priority 100 is above many (priority 50), host (priority 1); \
          DS_ACCELERATOR is not set"
     );
 }
@@ -242,8 +242,26 @@ fn a_tie_is_for_the_user_to_decide() {
     );
     assert!(error.hint().unwrap().contains("set DS_ACCELERATOR=fast"));
     // Equal numbers further down, or of what cannot be used, are nobody's problem.
-    inventory[3].priority = 0;
+    inventory[3].priority = 1;
     assert!(Selection::Auto.resolve(&inventory).is_ok());
+}
+
+#[test]
+fn priority_0_is_only_taken_by_name() {
+    let mut inventory = machine();
+    for status in &mut inventory {
+        status.priority = 0;
+    }
+    let error = Selection::Auto.resolve(&inventory).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoDevice);
+    assert!(
+        error.context().contains("fast: it has to be named"),
+        "{error}"
+    );
+    assert_eq!(
+        resolve("fast", &inventory).unwrap().primary,
+        share("fast", &[0, 1])
+    );
 }
 
 #[test]
@@ -294,13 +312,13 @@ fn reasons_of_several_lines_become_one() {
             "broken",
             &[],
             1,
-            unusable("dlopen failed:\n  no such file\r\n"),
+            unusable("open failed:\n  no such file\r\n"),
         ),
         status("host", &[], 0, usable(1)),
     ];
     let why = resolve("broken>host", &inventory).unwrap().why;
     assert!(
-        why.ends_with("skipped broken: dlopen failed: no such file"),
+        why.ends_with("skipped broken: open failed: no such file"),
         "{why}"
     );
 }
