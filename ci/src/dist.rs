@@ -10,6 +10,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
+use serde_json::Value;
+
 use cargo_metadata::{Artifact, Message, Metadata, Package, PackageId};
 
 use crate::licences;
@@ -68,7 +70,8 @@ fn add_plugins(stage: &mut Stage, root: &Path, metadata: &Metadata) -> Outcome {
     for file in files_below(&folder)? {
         if let Some((name, "plugin.json")) = file.split_once('/') {
             let installed = format!("lib/deepspeed/plugins/{name}/plugin.json");
-            stage.add(&folder.join(&file), &installed, Access::Data)?;
+            let manifest = manifest(&folder.join(&file), &root.join("kernels"))?;
+            stage.add_text(&manifest, &installed)?;
             names.push(name.to_owned());
         }
     }
@@ -94,6 +97,30 @@ fn add_plugins(stage: &mut Stage, root: &Path, metadata: &Metadata) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// A manifest as it is installed: with the kernels of its accelerator, so that the host knows what a
+/// plugin file can do without opening it.
+fn manifest(path: &Path, kernels: &Path) -> Result<String, String> {
+    let read = |path: &Path| {
+        let bytes = fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        serde_json::from_slice::<Value>(&bytes).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    let mut manifest = read(path)?;
+    let mut own = manifest["kernels"].as_array().cloned().unwrap_or_default();
+    for file in files_below(kernels)? {
+        if file.ends_with("/kernel.json") {
+            let described = read(&kernels.join(&file))?;
+            let listed = described["kernels"].as_array().cloned().unwrap_or_default();
+            own.extend(
+                listed
+                    .into_iter()
+                    .filter(|k| k["accelerator"] == manifest["accelerator"]),
+            );
+        }
+    }
+    manifest["kernels"] = Value::Array(own);
+    serde_json::to_string_pretty(&manifest).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Every op set with its `kernel.json`, and the headers that kernels share.

@@ -1,4 +1,4 @@
-//! The example accelerator in C: built with the system's compiler and dropped into a folder.
+//! Plugins as files, built and dropped into a folder as a user would: the example in C, and the CPU.
 
 use std::{
     io::{self, Write},
@@ -65,6 +65,39 @@ pub fn build(folder: &Path) -> io::Result<Option<PathBuf>> {
         std::fs::copy(sources().join(name), plugin.join(name))?;
     }
     Ok(Some(plugin))
+}
+
+/// Builds the CPU accelerator as a plugin file into `folder`, with its kernels in the manifest.
+///
+/// # Errors
+/// When cargo cannot build it, or a file cannot be written.
+pub fn build_cpu(folder: &Path) -> io::Result<()> {
+    let plugin = folder.join("cpu");
+    std::fs::create_dir_all(&plugin)?;
+    let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(root())
+        .args(["build", "--quiet", "--package", "ds-plugin-cpu"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .output()?;
+    if !built.status.success() {
+        return Err(io::Error::other(
+            String::from_utf8_lossy(&built.stderr).into_owned(),
+        ));
+    }
+    let told = String::from_utf8_lossy(&built.stdout);
+    let library = told
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "ds_plugin_cpu")
+        .find_map(|message| message["filenames"][0].as_str().map(PathBuf::from))
+        .ok_or_else(|| io::Error::other("cargo named no library"))?;
+    std::fs::copy(library, plugin.join("libds_plugin_cpu.so"))?;
+    let mut manifest: serde_json::Value = serde_json::from_str(ds_accelerator_cpu::MANIFEST)?;
+    let kernels = ds_kernels::sets()
+        .iter()
+        .flat_map(ds_kernels::KernelSet::kernels);
+    manifest["kernels"] = serde_json::to_value(kernels.collect::<Vec<_>>())?;
+    std::fs::write(plugin.join("plugin.json"), manifest.to_string())
 }
 
 /// A host that finds the plugins in `folder` and what is linked in, and nothing else.

@@ -5,15 +5,29 @@ pub mod cases;
 pub mod compare;
 pub mod example;
 
+use std::{path::PathBuf, sync::OnceLock};
+
 // Named, so that the linker keeps what they register.
 use ds_accelerator_cpu as _;
-use ds_core::{Device, Host, Result};
+use ds_core::{Device, Host, Result, discovery::Search};
 use ds_ops as _;
 
-/// The CPU accelerator that is linked into this program.
+/// A folder of plugins that come before what is linked in.
+pub const PLUGINS_VARIABLE: &str = "DS_TESTS_PLUGINS";
+
+/// The CPU accelerator: the one that is linked into this program, or the one in the folder that
+/// [`PLUGINS_VARIABLE`] names.
 ///
 /// # Errors
 /// When it does not load.
 pub fn cpu() -> Result<Device> {
-    Host::process().accelerator("cpu")?.device(0)
+    static HOST: OnceLock<Host> = OnceLock::new();
+    let host = HOST.get_or_init(|| {
+        let folder = std::env::var_os(PLUGINS_VARIABLE).map(PathBuf::from);
+        Host::with_search(Search {
+            programmatic: folder.into_iter().collect(),
+            ..Search::empty()
+        })
+    });
+    host.accelerator("cpu")?.device(0)
 }

@@ -3,13 +3,97 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::{path::Path, process::Command};
+
 use ds_core::{DType, ErrorKind, Stream, Tensor};
 use ds_schema::Attr;
 use ds_tests::{
+    PLUGINS_VARIABLE,
     cases::{Numbers, copy, tensor},
     compare::{values, with_reference},
-    cpu,
+    cpu, example,
 };
+
+/// Set in the processes that run these tests again.
+const AGAIN: &str = "DS_TESTS_AGAIN";
+
+/// Runs the other tests of this file in a process with these variables.
+fn again(variables: &[(&str, &Path)]) {
+    if std::env::var_os(AGAIN).is_some() {
+        return;
+    }
+    let done = Command::new(std::env::current_exe().unwrap())
+        .envs(variables.iter().copied())
+        .env(AGAIN, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && told.contains("test result: ok. "),
+        "{variables:?}: {told}"
+    );
+}
+
+#[test]
+fn all_of_it_with_the_default_stream_asynchronous() {
+    again(&[("DS_CPU_STREAMS", Path::new("async"))]);
+}
+
+#[test]
+fn all_of_it_on_kernels_for_a_lesser_processor() {
+    for level in ["default", "avx2"] {
+        again(&[("DS_CPU_CAPABILITY", Path::new(level))]);
+    }
+}
+
+#[test]
+fn all_of_it_on_the_plugin_as_a_file() {
+    if std::env::var_os(AGAIN).is_some() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    example::build_cpu(folder.path()).unwrap();
+    again(&[(PLUGINS_VARIABLE, folder.path())]);
+}
+
+#[test]
+fn equal_calls_give_equal_bits_whatever_the_threads() {
+    let s = stream();
+    let mut numbers = Numbers::new(8);
+    let mut t = |shape: &[i64]| numbers.tensor(s, DType::F32, shape).unwrap();
+    let (dy, x, weight) = (t(&[300, 257]), t(&[300, 257]), t(&[257]));
+    let (a, b) = (t(&[130, 300]), t(&[300, 70]));
+    let (y, rstd) = ds_ops::rms_norm::rms_norm(s, &x, &weight, 1e-6).unwrap();
+    let (dx, dw) = ds_ops::rms_norm::rms_norm_backward(s, &dy, &x, &weight, &rstd).unwrap();
+    let c = ds_ops::matmul::matmul(s, &a, &b).unwrap();
+    let mut bits = String::new();
+    for tensor in [&y, &rstd, &dx, &dw, &c] {
+        let sum = tensor
+            .to_bytes(s)
+            .unwrap()
+            .iter()
+            .fold(14_695_981_039_346_656_037, |h, b| {
+                (h ^ u64::from(*b)).wrapping_mul(1_099_511_628_211_u64)
+            });
+        bits += &format!("{sum:x} ");
+    }
+    println!("bits: {bits}");
+    if std::env::var_os(AGAIN).is_some() {
+        return;
+    }
+    for threads in ["1", "2", "3"] {
+        let done = Command::new(std::env::current_exe().unwrap())
+            .args(["equal_calls", "--nocapture"])
+            .envs([(AGAIN, "1"), ("DS_CPU_THREADS", threads)])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&done.stdout);
+        assert!(
+            told.contains(&format!("bits: {bits}")),
+            "{threads} threads: {told}"
+        );
+    }
+}
 
 const FLOATS: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 const EPS: Attr = Attr::F64(1e-6);

@@ -68,6 +68,17 @@ impl Stage {
         Ok(())
     }
 
+    /// As [`Stage::add`], for a text that is no file yet.
+    pub(crate) fn add_text(&mut self, text: &str, to: &str) -> Outcome {
+        let at = |error| format!("cannot install {to}: {error}");
+        let path = self.folder.join(to);
+        fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(at)?;
+        fs::write(&path, text).map_err(at)?;
+        set_mode(&path, Access::Data.mode()).map_err(at)?;
+        self.files.insert(to.to_owned());
+        Ok(())
+    }
+
     /// Puts the prefix in its place and gives the number of its files. What a user added to the one
     /// before, a plugin for instance, moves along.
     pub(crate) fn publish(mut self) -> Result<usize, String> {
