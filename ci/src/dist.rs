@@ -4,7 +4,7 @@
 //! What goes in follows from the tree: every program called `ds_*`, every `plugins/*/plugin.json`
 //! with the library of the package `ds-plugin-*` of that name, every kernel.
 
-mod stage;
+pub(crate) mod stage;
 
 use std::fs;
 use std::path::Path;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::drift;
+use crate::ops_header;
 use crate::step::{Gate, Outcome, Verdict, cargo, run};
 
 const CRATE: &str = "core/abi";
@@ -79,6 +80,8 @@ pub(crate) fn step(gate: &Gate) -> Result<Verdict, String> {
     } else {
         let text = generate(&gate.root.join(CRATE))?;
         drift::check(gate.root, HEADER, &text, RENEW)?;
+        let ops = ops_header::generate(gate.root)?;
+        drift::check(gate.root, ops_header::HEADER, &ops, RENEW)?;
         run(&mut layout_test(gate.root))?;
     }
     Ok(Verdict::Passed(Vec::new()))
@@ -87,6 +90,7 @@ pub(crate) fn step(gate: &Gate) -> Result<Verdict, String> {
 /// Writes the header and the layout.
 pub(crate) fn write(root: &Path, layout: Layout) -> Outcome {
     drift::write(root, HEADER, &generate(&root.join(CRATE))?)?;
+    drift::write(root, ops_header::HEADER, &ops_header::generate(root)?)?;
     let mode = match layout {
         Layout::Add => "write",
         Layout::Break => "break",

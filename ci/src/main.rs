@@ -13,6 +13,7 @@ mod dist;
 mod drift;
 mod headers;
 mod licences;
+mod ops_header;
 mod step;
 mod tidy;
 

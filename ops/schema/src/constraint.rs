@@ -30,6 +30,10 @@ pub struct Kernel {
     pub name: String,
     /// The op.
     pub op: String,
+    /// Hash of the schema that it was written for, as text; told by `ds_ops.h`. Where it is there,
+    /// an op whose schema has changed is not given to the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// The accelerator, such as `cpu`.
     pub accelerator: String,
     /// Source files beside the `kernel.json`; none for a kernel of a vendor's library.
@@ -241,6 +245,15 @@ impl Kernel {
         if self.op != schema.name() {
             let message = format!("is for the op '{}', not '{}'", self.op, schema.name());
             return Err(self.error(message));
+        }
+        if let Some(hash) = &self.schema
+            && *hash != schema.hash().to_string()
+        {
+            return Err(self.error(format!(
+                "was written for schema {hash} of '{}', which is {} here",
+                self.op,
+                schema.hash()
+            )));
         }
         if self.name.is_empty() || self.accelerator.is_empty() {
             return Err(self.error("a kernel needs a name and an accelerator"));

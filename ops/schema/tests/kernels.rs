@@ -408,3 +408,23 @@ fn files_survive_a_round_trip() {
         assert_eq!(KernelFile::parse(text).unwrap(), read);
     }
 }
+
+#[test]
+fn a_kernel_written_for_another_schema_is_refused() {
+    let file = SchemaFile::parse("op f(x: f32[]) -> y: f32[]").unwrap();
+    let kernel = |schema: &str| {
+        let json = format!(
+            r#"{{"format": 1, "kernels": [{{"name": "k", "op": "f", "schema": "{schema}",
+                 "accelerator": "a", "score": [{{"elements": [0, null], "score": 100}}]}}]}}"#
+        );
+        KernelFile::parse(json).unwrap().check(file.ops())
+    };
+    assert_eq!(kernel(&file.ops()[0].hash().to_string()), Ok(()));
+    let refusal = kernel("00000000000000000000000000000000")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refusal.starts_with("kernel 'k': was written for schema 0000"),
+        "{refusal}"
+    );
+}
