@@ -1,6 +1,7 @@
-//! Plugins as files, built and dropped into a folder as a user would: the example in C, and the CPU.
+//! Plugins as files, built and dropped into a folder as a user would: the examples and the CPU.
 
 use std::{
+    ffi::OsStr,
     io::{self, Write},
     path::{Path, PathBuf},
     process::Command,
@@ -8,29 +9,32 @@ use std::{
 
 use ds_core::{Host, discovery::Search};
 
-/// Where the sources are.
-fn sources() -> PathBuf {
-    root().join("plugins/examples/sim-c")
-}
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
 }
 
-/// Builds the example into `folder`, as its README says; `None` where there is no C compiler, said
-/// on the terminal so that nobody takes it for a pass.
+/// Builds the example in C of that name into a folder of its own in `folder`, as its README says;
+/// `false` where there is no C compiler, said on the terminal so that nobody takes it for a pass.
 ///
 /// # Errors
 /// When a file cannot be written, or the compiler refuses the sources.
-pub fn build(folder: &Path) -> io::Result<Option<PathBuf>> {
-    let plugin = folder.join("sim");
+pub fn build_c(name: &str, library: &str, folder: &Path) -> io::Result<bool> {
+    let sources = root().join("plugins/examples").join(name);
+    let plugin = folder.join(name);
     std::fs::create_dir_all(&plugin)?;
-    let mut files: Vec<_> = std::fs::read_dir(sources())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "c"))
-        .collect();
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(sources)? {
+        let path = entry?.path();
+        match path.extension().and_then(OsStr::to_str) {
+            Some("c") => files.push(path),
+            Some("json" | "ops") => {
+                std::fs::copy(&path, plugin.join(path.file_name().unwrap_or_default()))?;
+            }
+            _ => {}
+        }
+    }
     files.sort();
     let built = Command::new("cc")
         .args([
@@ -45,26 +49,20 @@ pub fn build(folder: &Path) -> io::Result<Option<PathBuf>> {
         .arg(root().join("core/abi/include"))
         .args(&files)
         .arg("-o")
-        .arg(plugin.join("libds_example_sim.so"))
+        .arg(plugin.join(library))
         .arg("-lm")
         .output();
     match built {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             writeln!(io::stderr(), "skipped: no C compiler (tried cc)")?;
-            return Ok(None);
+            Ok(false)
         }
-        Err(e) => return Err(e),
-        Ok(done) if !done.status.success() => {
-            return Err(io::Error::other(
-                String::from_utf8_lossy(&done.stderr).into_owned(),
-            ));
-        }
-        Ok(_) => {}
+        Err(e) => Err(e),
+        Ok(done) if !done.status.success() => Err(io::Error::other(
+            String::from_utf8_lossy(&done.stderr).into_owned(),
+        )),
+        Ok(_) => Ok(true),
     }
-    for name in ["plugin.json", "axpby.ops"] {
-        std::fs::copy(sources().join(name), plugin.join(name))?;
-    }
-    Ok(Some(plugin))
 }
 
 /// Builds the CPU accelerator as a plugin file into `folder`, with its kernels in the manifest.
@@ -73,10 +71,31 @@ pub fn build(folder: &Path) -> io::Result<Option<PathBuf>> {
 /// When cargo cannot build it, or a file cannot be written.
 pub fn build_cpu(folder: &Path) -> io::Result<()> {
     let plugin = folder.join("cpu");
-    std::fs::create_dir_all(&plugin)?;
+    build_package("ds-plugin-cpu", &plugin.join("libds_plugin_cpu.so"))?;
+    let mut manifest: serde_json::Value = serde_json::from_str(ds_accelerator_cpu::MANIFEST)?;
+    let kernels = ds_kernels::sets()
+        .iter()
+        .flat_map(ds_kernels::KernelSet::kernels);
+    manifest["kernels"] = serde_json::to_value(kernels.collect::<Vec<_>>())?;
+    std::fs::write(plugin.join("plugin.json"), manifest.to_string())
+}
+
+/// Builds the smallest plugin in Rust into `folder`.
+///
+/// # Errors
+/// When cargo cannot build it, or a file cannot be written.
+pub fn build_null_rust(folder: &Path) -> io::Result<()> {
+    let plugin = folder.join("null-rust");
+    build_package("example-null", &plugin.join("libexample_null.so"))?;
+    let manifest = root().join("plugins/examples/null-rust/plugin.json");
+    std::fs::copy(manifest, plugin.join("plugin.json")).map(drop)
+}
+
+/// Builds a package's shared library and copies it to `library`.
+fn build_package(package: &str, library: &Path) -> io::Result<()> {
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(root())
-        .args(["build", "--quiet", "--package", "ds-plugin-cpu"])
+        .args(["build", "--quiet", "--package", package])
         .args(["--message-format", "json-render-diagnostics"])
         .output()?;
     if !built.status.success() {
@@ -85,19 +104,14 @@ pub fn build_cpu(folder: &Path) -> io::Result<()> {
         ));
     }
     let told = String::from_utf8_lossy(&built.stdout);
-    let library = told
+    let made = told
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "ds_plugin_cpu")
+        .filter(|message| message["target"]["crate_types"][0] == "cdylib")
         .find_map(|message| message["filenames"][0].as_str().map(PathBuf::from))
         .ok_or_else(|| io::Error::other("cargo named no library"))?;
-    std::fs::copy(library, plugin.join("libds_plugin_cpu.so"))?;
-    let mut manifest: serde_json::Value = serde_json::from_str(ds_accelerator_cpu::MANIFEST)?;
-    let kernels = ds_kernels::sets()
-        .iter()
-        .flat_map(ds_kernels::KernelSet::kernels);
-    manifest["kernels"] = serde_json::to_value(kernels.collect::<Vec<_>>())?;
-    std::fs::write(plugin.join("plugin.json"), manifest.to_string())
+    std::fs::create_dir_all(library.parent().unwrap_or(library))?;
+    std::fs::copy(made, library).map(drop)
 }
 
 /// A host that finds the plugins in `folder` and what is linked in, and nothing else.

@@ -66,7 +66,7 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
     let (y, rstd) = ds_ops::rms_norm::rms_norm(s, &x, &weight, 1e-6).unwrap();
     let (dx, dw) = ds_ops::rms_norm::rms_norm_backward(s, &dy, &x, &weight, &rstd).unwrap();
     let c = ds_ops::matmul::matmul(s, &a, &b).unwrap();
-    let mut bits = String::new();
+    let mut sums = Vec::new();
     for tensor in [&y, &rstd, &dx, &dw, &c] {
         let sum = tensor
             .to_bytes(s)
@@ -75,8 +75,9 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
             .fold(14_695_981_039_346_656_037, |h, b| {
                 (h ^ u64::from(*b)).wrapping_mul(1_099_511_628_211_u64)
             });
-        bits += &format!("{sum:x} ");
+        sums.push(format!("{sum:x}"));
     }
+    let bits = sums.join(" ");
     println!("bits: {bits}");
     if std::env::var_os(AGAIN).is_some() {
         return;

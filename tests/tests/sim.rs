@@ -25,9 +25,9 @@ fn devices() -> Option<[Device; 2]> {
     let host = HOST.get_or_init(|| {
         // The library stays open to the end, so its folder stays too.
         let folder = tempfile::tempdir().unwrap().keep();
-        example::build(&folder)
+        example::build_c("sim-c", "libds_example_sim.so", &folder)
             .unwrap()
-            .map(|_| example::host(&folder))
+            .then(|| example::host(&folder))
     });
     let sim = host.as_ref()?.accelerator("simulator").unwrap();
     assert_eq!(sim.device_count().unwrap(), 2);

@@ -108,11 +108,6 @@ impl Accelerator for Cpu {
         })
     }
 
-    fn synchronize(&self, _device: &Device) -> Result<()> {
-        // The host keeps count of a device's streams and waits for each.
-        Err(Error::unimplemented("synchronize the streams"))
-    }
-
     fn allocate(
         &self,
         _device: &Device,

@@ -13,7 +13,8 @@ use crate::{
 ///
 /// Handles are plain Rust values; the boundary boxes them. Every method may be called from any
 /// thread. Methods with a default body are optional, and what is left out is `unimplemented` to
-/// the host, never a silent no-op.
+/// the host, never a silent no-op. The smallest accelerator that loads has four methods; memory,
+/// streams, ops and builds can follow one after the other ([`Accelerator::TABLES`]).
 pub trait Accelerator: Send + Sync + Sized + 'static {
     /// An open device.
     type Device: Send + Sync;
@@ -25,6 +26,10 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     type Module: Send + Sync;
     /// A kernel ready to launch.
     type Prepared: Send + Sync;
+
+    /// Which groups of methods there are beside the devices. The host uses a group only when all
+    /// that it needs of it is there.
+    const TABLES: &'static [Table] = &[Table::Memory, Table::Stream, Table::Op, Table::Jit];
 
     /// Makes the accelerator. Touches no device, loads no driver, starts no thread.
     ///
@@ -54,7 +59,11 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// The first failure of that work.
-    fn synchronize(&self, device: &Self::Device) -> Result<()>;
+    fn synchronize(&self, _device: &Self::Device) -> Result<()> {
+        Err(Error::unimplemented(
+            "this accelerator synchronises streams only",
+        ))
+    }
 
     /// Allocates `bytes` of `kind` (`DS_MEMORY_*`), aligned to `alignment` or better.
     ///
@@ -62,11 +71,13 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     /// `out_of_memory`, `unsupported` for a kind that the device does not have.
     fn allocate(
         &self,
-        device: &Self::Device,
-        bytes: u64,
-        alignment: u64,
-        kind: u32,
-    ) -> Result<*mut c_void>;
+        _device: &Self::Device,
+        _bytes: u64,
+        _alignment: u64,
+        _kind: u32,
+    ) -> Result<*mut c_void> {
+        Err(Error::unimplemented("this accelerator has no memory"))
+    }
 
     /// Frees what `allocate` gave.
     ///
@@ -78,17 +89,21 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     /// When the vendor's library refuses.
     unsafe fn free(
         &self,
-        device: &Self::Device,
-        address: *mut c_void,
-        bytes: u64,
-        kind: u32,
-    ) -> Result<()>;
+        _device: &Self::Device,
+        _address: *mut c_void,
+        _bytes: u64,
+        _kind: u32,
+    ) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no memory"))
+    }
 
     /// Tells how much memory there is.
     ///
     /// # Errors
     /// `device_lost` when the device does not answer.
-    fn memory_info(&self, device: &Self::Device) -> Result<MemoryInfo>;
+    fn memory_info(&self, _device: &Self::Device) -> Result<MemoryInfo> {
+        Err(Error::unimplemented("this accelerator has no memory"))
+    }
 
     /// Queues a copy.
     ///
@@ -100,10 +115,12 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     /// `unsupported` for a direction or peer that the device cannot reach.
     unsafe fn copy(
         &self,
-        device: &Self::Device,
-        stream: &Self::Stream,
-        copy: Copy<'_, Self::Device>,
-    ) -> Result<()>;
+        _device: &Self::Device,
+        _stream: &Self::Stream,
+        _copy: Copy<'_, Self::Device>,
+    ) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no memory"))
+    }
 
     /// Queues a fill of `bytes` bytes with `pattern`.
     ///
@@ -127,19 +144,25 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// When the device has no more queues.
-    fn stream_create(&self, device: &Self::Device, default: bool) -> Result<Self::Stream>;
+    fn stream_create(&self, _device: &Self::Device, _default: bool) -> Result<Self::Stream> {
+        Err(Error::unimplemented("this accelerator has no streams"))
+    }
 
     /// Waits until everything queued so far is done.
     ///
     /// # Errors
     /// The first failure of that work.
-    fn stream_synchronize(&self, stream: &Self::Stream) -> Result<()>;
+    fn stream_synchronize(&self, _stream: &Self::Stream) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no streams"))
+    }
 
     /// `Ok` when nothing is pending.
     ///
     /// # Errors
     /// `not_ready` while work is pending, else its failure.
-    fn stream_query(&self, stream: &Self::Stream) -> Result<()>;
+    fn stream_query(&self, _stream: &Self::Stream) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no streams"))
+    }
 
     /// The vendor's own handle.
     ///
@@ -172,37 +195,54 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// When the device has no more events.
-    fn event_create(&self, device: &Self::Device) -> Result<Self::Event>;
+    fn event_create(&self, _device: &Self::Device) -> Result<Self::Event> {
+        Err(Error::unimplemented("this accelerator has no events"))
+    }
 
     /// Queues: when the work so far is done, raise the timeline to `value`.
     ///
     /// # Errors
     /// When the stream takes no more work.
-    fn event_record(&self, stream: &Self::Stream, event: &Self::Event, value: u64) -> Result<()>;
+    fn event_record(
+        &self,
+        _stream: &Self::Stream,
+        _event: &Self::Event,
+        _value: u64,
+    ) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no events"))
+    }
 
     /// Queues: later work waits until the timeline stands at `value`.
     ///
     /// # Errors
     /// When the stream takes no more work.
-    fn event_wait(&self, stream: &Self::Stream, event: &Self::Event, value: u64) -> Result<()>;
+    fn event_wait(&self, _stream: &Self::Stream, _event: &Self::Event, _value: u64) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no events"))
+    }
 
     /// Raises the timeline from the host, or fails it with a `status` other than `DS_OK`.
     ///
     /// # Errors
     /// When the device cannot be signalled.
-    fn event_signal(&self, event: &Self::Event, value: u64, status: DsStatus) -> Result<()>;
+    fn event_signal(&self, _event: &Self::Event, _value: u64, _status: DsStatus) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no events"))
+    }
 
     /// How far the timeline is.
     ///
     /// # Errors
     /// When the device does not answer.
-    fn event_query(&self, event: &Self::Event) -> Result<EventState>;
+    fn event_query(&self, _event: &Self::Event) -> Result<EventState> {
+        Err(Error::unimplemented("this accelerator has no events"))
+    }
 
     /// Blocks until the timeline stands at `value`.
     ///
     /// # Errors
     /// `timeout`, or the failure that keeps the timeline from getting there.
-    fn event_synchronize(&self, event: &Self::Event, value: u64, timeout_ns: u64) -> Result<()>;
+    fn event_synchronize(&self, _event: &Self::Event, _value: u64, _timeout_ns: u64) -> Result<()> {
+        Err(Error::unimplemented("this accelerator has no events"))
+    }
 
     /// Calls `callback` once, when the timeline stands at `value` or never will.
     ///
@@ -305,6 +345,19 @@ pub trait Accelerator: Send + Sync + Sized + 'static {
     fn load(&self, _device: &Self::Device, _artefact: Artefact<'_>) -> Result<Self::Module> {
         Err(Error::unimplemented("this accelerator loads no artefacts"))
     }
+}
+
+/// A group of methods, which is a table of functions at the boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// `allocate` to `fill`.
+    Memory,
+    /// `stream_create` to `event_on_ready`.
+    Stream,
+    /// `refine` to `launch`.
+    Op,
+    /// `toolchains` to `load`.
+    Jit,
 }
 
 /// What a device is; see [`ds_abi::DsDeviceInfo`] for each field's meaning.

@@ -11,7 +11,7 @@ use ds_abi::{
     DsErrorSink, DsHost, DsPlugin, DsStatus, DsStr,
 };
 
-use crate::{Accelerator, Error, Result, raw, shim};
+use crate::{Accelerator, Error, Result, Table, raw, shim};
 
 /// Exports an [`Accelerator`] as a plugin: `export_plugin!(MyAccelerator, "org.example.mine");`
 ///
@@ -140,7 +140,7 @@ pub unsafe fn enter<A: Accelerator, P: Instance<A>>(
             // Two threads may get here; the first one's accelerator stays.
             let _ = P::cell().set(accelerator);
         }
-        let offered = DsPlugin {
+        let description = DsPlugin {
             struct_size: 0,
             abi_minor: DS_ABI_MINOR,
             min_host_minor: 0,
@@ -151,18 +151,27 @@ pub unsafe fn enter<A: Accelerator, P: Instance<A>>(
             id: DsStr::new(id),
             version: DsStr::new(version),
             device: shim::Tables::<A, P>::DEVICE,
-            memory: shim::Tables::<A, P>::MEMORY,
-            stream: shim::Tables::<A, P>::STREAM,
-            op: shim::Tables::<A, P>::OP,
-            jit: shim::Tables::<A, P>::JIT,
+            memory: offered::<A, _>(Table::Memory, shim::Tables::<A, P>::MEMORY),
+            stream: offered::<A, _>(Table::Stream, shim::Tables::<A, P>::STREAM),
+            op: offered::<A, _>(Table::Op, shim::Tables::<A, P>::OP),
+            jit: offered::<A, _>(Table::Jit, shim::Tables::<A, P>::JIT),
             comm: std::ptr::null(),
             graph: std::ptr::null(),
         };
         // SAFETY: null or writable for its own `struct_size`.
-        unsafe { write_plugin(plugin, offered) }
+        unsafe { write_plugin(plugin, description) }
     };
     // SAFETY: the sink is the caller's.
     unsafe { raw::guard(error, body) }
+}
+
+/// The address of a table that the accelerator has, null for one that it has not.
+fn offered<A: Accelerator, T>(which: Table, table: &'static T) -> *const T {
+    if A::TABLES.contains(&which) {
+        table
+    } else {
+        std::ptr::null()
+    }
 }
 
 /// # Safety

@@ -14,7 +14,7 @@ mod view;
 
 pub use accelerator::{
     Accelerator, Artefact, BuildRequest, Copy, DeviceInfo, EventState, MemoryInfo, Node, Prepared,
-    Toolchain,
+    Table, Toolchain,
 };
 pub use ds_abi as abi;
 pub use error::{Error, Result};
