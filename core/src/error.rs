@@ -92,10 +92,9 @@ impl ErrorKind {
 /// A failure: kind, operation, message, and where they help a hint and a source.
 ///
 /// `Display` is one line, lower case, without the hint; [`Error::hint`] is for the user's next step.
-#[derive(Debug)]
+/// `Debug`, which `main` prints, is both.
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     op: Cow<'static, str>,
@@ -163,6 +162,16 @@ impl fmt::Display for Error {
         write!(f, "{}: {}", self.0.op, self.0.context)?;
         match &self.0.source {
             Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)?;
+        match &self.0.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
             None => Ok(()),
         }
     }

@@ -47,6 +47,33 @@ fn all_of_it_on_kernels_for_a_lesser_processor() {
 }
 
 #[test]
+fn all_of_it_without_a_compiler() {
+    let cache = tempfile::tempdir().unwrap();
+    let nowhere = Path::new("/nonexistent");
+    again(&[
+        ("PATH", nowhere),
+        ("CC", Path::new("")),
+        ("DS_CACHE_DIR", cache.path()),
+    ]);
+    assert_eq!(
+        std::fs::read_dir(cache.path()).unwrap().count(),
+        0,
+        "nothing was written"
+    );
+}
+
+#[test]
+fn all_of_it_without_a_place_for_the_cache() {
+    again(&[("DS_CACHE_DIR", Path::new("/dev/null/cache"))]);
+    let no_home = Path::new("");
+    again(&[
+        ("HOME", no_home),
+        ("XDG_CACHE_HOME", no_home),
+        ("DS_CACHE_DIR", no_home),
+    ]);
+}
+
+#[test]
 fn all_of_it_on_the_plugin_as_a_file() {
     if std::env::var_os(AGAIN).is_some() {
         return;
