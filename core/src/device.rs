@@ -13,7 +13,7 @@ use ds_abi::{
     DS_DEVICE_UNIFIED_MEMORY, DsDevice, DsDeviceInfo, DsMemoryInfo, DsStr,
 };
 use ds_schema::{DType, Kernel};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     ErrorKind, Result,
@@ -25,7 +25,11 @@ use crate::{
 };
 
 /// What a device is. Constant for the life of the process.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(
+    clippy::unsafe_derive_deserialize,
+    reason = "plain values; the unsafe asks a plugin"
+)]
 #[allow(
     clippy::struct_excessive_bools,
     reason = "independent answers to DeepSpeed's questions"

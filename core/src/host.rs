@@ -6,6 +6,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -17,6 +18,7 @@ use crate::{
     accelerator::Source,
     discovery::{self, Candidate, Discovery, LinkedManifest, Search},
     op,
+    probe::{self, ProbeRecord},
     selection::{AcceleratorStatus, Chosen, Selection, State},
 };
 
@@ -27,6 +29,8 @@ const VARIABLE: &str = "DS_ACCELERATOR";
 #[derive(Debug)]
 pub struct Host {
     discovery: Discovery,
+    /// The program that opens unknown plugins first; without one they are opened here.
+    helper: Option<PathBuf>,
     /// By canonical name; a failure stays one, because its library has been opened.
     loaded: Mutex<BTreeMap<String, Result<Accelerator, Failure>>>,
 }
@@ -57,8 +61,17 @@ impl Host {
         search.linked.sort_by(|a, b| a.text.cmp(&b.text));
         Self {
             discovery: discovery::discover(&search),
+            helper: None,
             loaded: Mutex::default(),
         }
+    }
+
+    /// The same with `helper` to open plugins first that this host has not seen: a program that calls
+    /// [`probe::answer`] first thing.
+    #[must_use]
+    pub fn with_helper(mut self, helper: PathBuf) -> Self {
+        self.helper = Some(helper);
+        self
     }
 
     /// Everything that was found, with a verdict each.
@@ -92,10 +105,21 @@ impl Host {
         self.load(candidate)
     }
 
-    /// How each accelerator stands; loads every plugin that nothing speaks against, in order to
-    /// count its devices.
+    /// How each accelerator stands: its devices are counted in a child process where there is a
+    /// helper, else by loading every plugin that nothing speaks against.
     pub fn statuses(&self) -> Vec<AcceleratorStatus> {
         self.discovery.inventory(|candidate| {
+            if let Some(record) = self.probe(candidate) {
+                return match record.devices {
+                    Ok(devices) => State::Usable {
+                        device_count: u32::try_from(devices.len()).unwrap_or(u32::MAX),
+                    },
+                    Err(failure) => State::Unusable {
+                        reason: failure.reason,
+                        hint: failure.hint,
+                    },
+                };
+            }
             let counted = self.load(candidate).and_then(Accelerator::device_count);
             match counted {
                 Ok(device_count) => State::Usable { device_count },
@@ -126,6 +150,17 @@ impl Host {
         selection.resolve(&self.statuses())
     }
 
+    /// What a plugin file says in a child process; `None` for one that is linked in, or without a
+    /// helper to ask it.
+    pub fn probe(&self, candidate: &Candidate) -> Option<ProbeRecord> {
+        let helper = self.helper.as_deref()?;
+        Some(probe::probe(
+            helper,
+            candidate.manifest.as_ref()?,
+            candidate.library.as_ref()?,
+        ))
+    }
+
     /// Loads the plugin of a candidate, once.
     fn load(&self, candidate: &Candidate) -> Result<Accelerator> {
         let Some(manifest) = &candidate.manifest else {
@@ -141,7 +176,14 @@ impl Host {
         if let Some(done) = loaded.get(name) {
             return done.clone().map_err(Error::from);
         }
-        let done = open(candidate, name).map_err(Failure::from);
+        let done = match self.probe(candidate).map(|record| record.devices) {
+            Some(Err(failure)) if failure.quarantined => Err(Failure {
+                kind: ErrorKind::PluginBug,
+                text: format!("{}: {}", candidate.label(), failure.reason),
+                hint: failure.hint,
+            }),
+            _ => open(candidate, name).map_err(Failure::from),
+        };
         loaded.insert(name.to_owned(), done.clone());
         done.map_err(Error::from)
     }

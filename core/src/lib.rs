@@ -4,6 +4,7 @@
 
 mod accelerator;
 pub mod build;
+mod child;
 mod device;
 pub mod discovery;
 mod dlpack;
@@ -15,6 +16,7 @@ pub mod manifest;
 mod memory;
 pub mod op;
 pub mod plugin;
+pub mod probe;
 mod rng;
 pub mod selection;
 mod settings;

@@ -92,8 +92,9 @@ impl BuildEnvironment {
         self.programs.get(name).map(OsString::as_os_str)
     }
 
-    /// All that a child which works in `folder` sees.
-    pub(super) fn of_child(&self, folder: &Path) -> BTreeMap<String, OsString> {
+    /// All that a child which works in `folder` sees; the folder is its home and its place for
+    /// temporary files too.
+    pub(super) fn of_child(&self, folder: &Path) -> Vec<(OsString, OsString)> {
         // The folders come out of a `PATH`, so that joining them again cannot fail.
         let path = env::join_paths(&self.search_path).unwrap_or_default();
         let mut child = BTreeMap::from([
@@ -107,6 +108,9 @@ impl BuildEnvironment {
         // Last, so that `DS_BUILD_ENV=HOME` means the user's own.
         child.extend(self.keyed.clone());
         child
+            .into_iter()
+            .map(|(name, value)| (name.into(), value))
+            .collect()
     }
 }
 
@@ -141,7 +145,10 @@ mod tests {
         );
         assert_eq!(environment.variable("CC"), Some(OsStr::new("clang")));
 
-        let child = environment.of_child(Path::new("/build"));
+        let child: BTreeMap<_, _> = environment
+            .of_child(Path::new("/build"))
+            .into_iter()
+            .collect();
         let expected = [
             ("CPATH", "/opt/include"),
             ("HOME", "/build"),
@@ -153,9 +160,6 @@ mod tests {
             ("SDK_ROOT", "/opt/sdk"),
             ("TMPDIR", "/build"),
         ];
-        assert_eq!(
-            child,
-            expected.map(|(n, v)| (n.to_owned(), v.into())).into()
-        );
+        assert_eq!(child, expected.map(|(n, v)| (n.into(), v.into())).into());
     }
 }

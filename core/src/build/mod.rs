@@ -38,7 +38,6 @@ mod key;
 mod lock;
 mod maintain;
 mod record;
-mod run;
 mod settings;
 mod toolchain;
 

@@ -13,12 +13,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Artefact, BuildEnvironment, BuildRequest, BuildSpec, Cache, CompileFailure,
-    cache::sealed,
+    Artefact, BuildEnvironment, BuildRequest, BuildSpec, Cache, CompileFailure, cache::sealed,
     files, record,
-    run::{End, Run},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{
+    Error, ErrorKind, Result,
+    child::{End, Run},
+};
 
 /// How long a compiler may take to print its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -211,7 +212,7 @@ impl ProgramToolchain {
                 .chain(question)
                 .collect(),
             folder: folder.path(),
-            environment,
+            variables: environment.of_child(folder.path()),
             timeout: VERSION_TIMEOUT,
         }
         .finish()
@@ -286,7 +287,7 @@ impl Toolchain {
                 .chain(request.arguments.iter().map(String::as_str))
                 .collect(),
             folder,
-            environment: &self.environment,
+            variables: self.environment.of_child(folder),
             timeout,
         }
         .finish()

@@ -1,7 +1,8 @@
-//! Runs one compiler as a child: nothing but named variables, no input, its output captured, a
-//! deadline, and no life after its parent. Knows nothing of keys and caches.
+//! Runs one child: given variables alone, no input, its output captured, a deadline, and no life
+//! after its parent. Knows nothing of compilers, plugins and caches.
 
 use std::{
+    ffi::OsString,
     io::{self, PipeReader, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
@@ -16,8 +17,6 @@ use rustix::{
     process::{self, Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions},
 };
 
-use super::BuildEnvironment;
-
 /// The log keeps this many bytes: errors that matter come first, and a loop of warnings must not
 /// fill the disk.
 const LOG_CAP_BYTES: usize = 1 << 20;
@@ -26,25 +25,26 @@ const SLICE: Duration = Duration::from_millis(20);
 
 /// A child to run.
 #[derive(Debug)]
-pub(super) struct Run<'a> {
-    pub(super) program: &'a Path,
-    pub(super) arguments: Vec<&'a str>,
-    /// Its working folder, its home and its place for temporary files.
-    pub(super) folder: &'a Path,
-    pub(super) environment: &'a BuildEnvironment,
-    pub(super) timeout: Duration,
+pub(crate) struct Run<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) arguments: Vec<&'a str>,
+    /// Its working folder.
+    pub(crate) folder: &'a Path,
+    /// All the variables that it sees.
+    pub(crate) variables: Vec<(OsString, OsString)>,
+    pub(crate) timeout: Duration,
 }
 
 /// How a child ended, and what it wrote.
 #[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) end: End,
-    pub(super) log: Vec<u8>,
+pub(crate) struct Finished {
+    pub(crate) end: End,
+    pub(crate) log: Vec<u8>,
 }
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Exited(i32),
     Signalled(i32),
     TimedOut,
@@ -55,7 +55,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// When it cannot be started or waited for.
-    pub(super) fn finish(&self) -> io::Result<Finished> {
+    pub(crate) fn finish(&self) -> io::Result<Finished> {
         let deadline = Instant::now() + self.timeout;
         let (output, mut running) = self.start()?;
         let mut log = Log {
@@ -93,7 +93,7 @@ impl Run<'_> {
             .args(&self.arguments)
             .current_dir(self.folder)
             .env_clear()
-            .envs(self.environment.of_child(self.folder))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
@@ -235,10 +235,7 @@ mod tests {
             program: Path::new("/bin/sh"),
             arguments: vec!["-c", script],
             folder: folder.path(),
-            environment: &BuildEnvironment::from_variables([(
-                "PATH".to_owned(),
-                "/usr/bin:/bin".into(),
-            )]),
+            variables: vec![("PATH".into(), "/usr/bin:/bin".into())],
             timeout,
         }
         .finish()
@@ -282,7 +279,8 @@ mod tests {
         )
         .unwrap();
         // Opened first: it hangs up as soon as the last writer that it has seen is gone.
-        let file = super::super::files::open_plain(&fifo).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+        let file = rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty()).unwrap();
         let script = format!("exec 9<>{}; sleep 50 & echo done", fifo.display());
         let started = Instant::now();
         let done = shell(&script, LONG);
@@ -320,7 +318,7 @@ mod tests {
             program: Path::new("/nonexistent/cc"),
             arguments: Vec::new(),
             folder: Path::new("/"),
-            environment: &BuildEnvironment::default(),
+            variables: Vec::new(),
             timeout: LONG,
         };
         assert_eq!(run.finish().unwrap_err().kind(), io::ErrorKind::NotFound);
