@@ -5,13 +5,16 @@ use ds_ops::rms_norm;
 
 use crate::{
     Result, inputs,
-    sample::{Side, Spread, alternate, mean_seconds, print},
+    sample::{Side, Spread, alternate_for, mean_seconds, print},
 };
 
 const D: i64 = 64;
 const LIVE_SIGNATURES: i64 = 100;
-const CALLS: u32 = 100_000;
-const HAND_OFFS: u32 = 2_000;
+/// Rounds shorter than a time slice, and many of them: most are then without another program's turn
+/// on the core.
+const ROUNDS: usize = 99;
+const CALLS: u32 = 2_000;
+const HAND_OFFS: u32 = 200;
 
 /// A typed call on one row, all checks on, outputs from the allocator.
 pub(crate) fn rms_norm() -> Result<()> {
@@ -41,9 +44,11 @@ pub(crate) fn rms_norm() -> Result<()> {
         Box::new(|| mean_seconds(CALLS, &mut allocate)),
         Box::new(|| mean_seconds(CALLS, &mut cross)),
     ];
-    let seconds = alternate(&mut sides)?;
+    let seconds = alternate_for(ROUNDS, &mut sides)?;
     let ns = |side: usize| Spread::of(seconds[side].iter().map(|s| s * 1e9));
-    let formula = format!("mean of {CALLS} calls, {LIVE_SIGNATURES} signatures live");
+    let formula = format!(
+        "{ROUNDS} rounds, each the mean of {CALLS} calls, {LIVE_SIGNATURES} signatures live"
+    );
     print(
         "rms_norm f32 1x64, a typed call in all",
         ns(0),
@@ -93,9 +98,11 @@ pub(crate) fn hand_off() -> Result<()> {
         Box::new(|| mean_seconds(HAND_OFFS, &mut round_trip)),
         Box::new(|| mean_seconds(HAND_OFFS, &mut waited_for)),
     ];
-    let seconds = alternate(&mut sides)?;
+    let seconds = alternate_for(ROUNDS, &mut sides)?;
     let us = |side: usize| Spread::of(seconds[side].iter().map(|s| s * 1e6));
-    let formula = format!("mean of {HAND_OFFS}: record, wait, rms_norm 1x64, record, wait, finish");
+    let formula = format!(
+        "{ROUNDS} rounds, each the mean of {HAND_OFFS}: record, wait, rms_norm 1x64, record, wait, finish"
+    );
     print(
         "hand-off to a stream and back, waited for on the first",
         us(0),
@@ -103,7 +110,9 @@ pub(crate) fn hand_off() -> Result<()> {
         "10",
         &formula,
     );
-    let formula = format!("mean of {HAND_OFFS}: record, wait, rms_norm 1x64, record, host waits");
+    let formula = format!(
+        "{ROUNDS} rounds, each the mean of {HAND_OFFS}: record, wait, rms_norm 1x64, record, host waits"
+    );
     print(
         "hand-off to a stream, waited for by the host",
         us(1),

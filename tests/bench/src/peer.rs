@@ -31,12 +31,18 @@ impl Peer {
         let Some(python) = python() else {
             return Ok(None);
         };
-        let mut command = Command::new(python);
+        let mut command = Command::new(&python);
+        // `DeepSpeed` builds its ops with the `ninja` beside its Python.
+        let folder = python.parent().unwrap_or(Path::new(""));
+        let path = env::var_os("PATH").unwrap_or_default();
+        let search =
+            env::join_paths(std::iter::once(folder.to_owned()).chain(env::split_paths(&path)))?;
         // `PyTorch` at its best: a heap that keeps its pages between calls.
         command
             .args(["-c", SCRIPT])
             .env("MALLOC_MMAP_MAX_", "0")
             .env("MALLOC_TRIM_THRESHOLD_", "100000000000")
+            .env("PATH", search)
             .env("DS_ACCELERATOR", "cpu");
         Self::start(command, setup).map(Some)
     }
@@ -103,7 +109,7 @@ pub(crate) fn python() -> Option<PathBuf> {
 /// Versions of what the Python has.
 pub(crate) fn versions(python: &Path) -> String {
     const ASK: &str = "import sys\nfrom importlib.metadata import version\n\
-        print('Python', sys.version.split()[0], '; '.join(f'{n} {version(n)}' for n in ('torch', 'deepspeed')), sep='; ')";
+        print('; '.join(['Python ' + sys.version.split()[0]] + [f'{n} {version(n)}' for n in ('torch', 'deepspeed')]))";
     let output = Command::new(python).args(["-c", ASK]).output();
     output.map_or_else(
         |e| format!("{} does not run: {e}", python.display()),

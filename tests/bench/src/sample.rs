@@ -7,7 +7,7 @@ use std::{
 
 use crate::Result;
 
-/// Rounds of every figure.
+/// Rounds of every figure that is not over in milliseconds.
 pub(crate) const ROUNDS: usize = 9;
 /// Between two sides: `OpenMP`'s workers spin for some milliseconds after a loop, and would take the
 /// next side's cores.
@@ -43,11 +43,16 @@ impl Spread {
     }
 }
 
+/// [`alternate_for`] the usual rounds.
+pub(crate) fn alternate(sides: &mut [Side<'_>]) -> Result<Vec<Vec<f64>>> {
+    alternate_for(ROUNDS, sides)
+}
+
 /// Seconds of each side in each round: `[side][round]`. The sides take turns; a first round is not
 /// counted.
-pub(crate) fn alternate(sides: &mut [Side<'_>]) -> Result<Vec<Vec<f64>>> {
-    let mut seconds = vec![Vec::with_capacity(ROUNDS); sides.len()];
-    for round in 0..=ROUNDS {
+pub(crate) fn alternate_for(rounds: usize, sides: &mut [Side<'_>]) -> Result<Vec<Vec<f64>>> {
+    let mut seconds = vec![Vec::with_capacity(rounds); sides.len()];
+    for round in 0..=rounds {
         for (side, seconds) in sides.iter_mut().zip(&mut seconds) {
             thread::sleep(SETTLE);
             let took = side()?;
