@@ -17,7 +17,7 @@ use ds_schema::{ArtefactKind, Kernel};
 use crate::{
     Error, ErrorKind, Result,
     build::{
-        Artefact, BuildEnvironment, BuildRequest, BuildSpec, Cache, CompileFailure,
+        Artefact, BuildEnvironment, BuildKey, BuildRequest, BuildSpec, Cache, CompileFailure,
         ProgramToolchain, Toolchain, ToolchainIdentity,
     },
     device::sized,
@@ -92,20 +92,11 @@ pub(crate) unsafe fn artefact(
 ) -> Result<Artefact> {
     // SAFETY: the caller's promise.
     let request = unsafe { request(plugin, &kernel.name, target, signature) }?;
-    // Kernels that share their sources share the artefact: their requests are equal, and the
-    // kernel's name is no part of the key.
-    let per_signature = kernel.artefact() == ArtefactKind::PerSignature;
-    let spec = BuildSpec {
-        op_set: stem(&request.output).to_owned(),
-        request,
-        target: target.to_owned(),
-        kernel: if per_signature {
-            kernel.name.clone()
-        } else {
-            String::new()
-        },
-        signature: described,
-    };
+    let mut spec = shared_spec(request, target);
+    if kernel.artefact() == ArtefactKind::PerSignature {
+        kernel.name.clone_into(&mut spec.kernel);
+        spec.signature = described;
+    }
     build(plugin, &spec)
 }
 
@@ -126,28 +117,75 @@ pub fn smoke(plugin: &Plugin, target: &str) -> Result<Artefact> {
     build(plugin, &spec)
 }
 
+/// Whether `kernel` can be loaded for `target` without a build: it needs no artefact, or the cache
+/// holds the one that all signatures share. One artefact a signature counts as not ready.
+///
+/// # Errors
+/// Why it could not be built either: no toolchain, or no place for the cache.
+pub fn is_ready(plugin: &Plugin, kernel: &Kernel, target: &str) -> Result<bool> {
+    match kernel.artefact() {
+        ArtefactKind::None => return Ok(true),
+        ArtefactKind::PerSignature => return Ok(false),
+        ArtefactKind::Shared => {}
+    }
+    // SAFETY: a null signature.
+    let request = unsafe { request(plugin, &kernel.name, target, ptr::null()) }?;
+    let spec = shared_spec(request, target);
+    let key = BuildKey::new(&spec, &identity(plugin, &spec)?);
+    Ok(cache()?.lookup(&key).is_some())
+}
+
+/// What is built for the kernels of a folder: their requests are equal, and their names are no part
+/// of the key.
+fn shared_spec(request: BuildRequest, target: &str) -> BuildSpec {
+    BuildSpec {
+        op_set: stem(&request.output).to_owned(),
+        request,
+        target: target.to_owned(),
+        kernel: String::new(),
+        signature: None,
+    }
+}
+
 fn build(plugin: &Plugin, spec: &BuildSpec) -> Result<Artefact> {
+    let cache = cache()?;
+    let info = named(plugin, spec)?;
+    if info.in_process {
+        let identity = identity(plugin, spec)?;
+        return cache.build_with(spec, &identity, |folder| compile(plugin, spec, folder));
+    }
+    cache.build(spec, &program(cache, &info)?)
+}
+
+/// The toolchain that a request names.
+fn named(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainInfo> {
     let wanted = &spec.request.toolchain;
     let all = toolchains(plugin)?;
-    let info = all.iter().find(|t| t.name == *wanted).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|t| t.name.as_str()).collect();
-        Error::new(
-            ErrorKind::PluginBug,
-            format!("build {}", spec.subject()),
-            format!(
-                "the plugin asks for toolchain '{wanted}' and has {}",
-                names.join(", ")
-            ),
-        )
-    })?;
-    let cache = cache()?;
+    all.iter()
+        .find(|t| t.name == *wanted)
+        .cloned()
+        .ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|t| t.name.as_str()).collect();
+            Error::new(
+                ErrorKind::PluginBug,
+                format!("build {}", spec.subject()),
+                format!(
+                    "the plugin asks for toolchain '{wanted}' and has {}",
+                    names.join(", ")
+                ),
+            )
+        })
+}
+
+/// What makes the toolchain of a request this one and no other.
+fn identity(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainIdentity> {
+    let info = named(plugin, spec)?;
     if info.in_process {
         // The compiler is part of the plugin, so another version of the plugin is another compiler.
         let version = format!("{} {} {}", plugin.id(), plugin.version(), info.version);
-        let identity = ToolchainIdentity::in_process(&info.name, version);
-        return cache.build_with(spec, &identity, |folder| compile(plugin, spec, folder));
+        return Ok(ToolchainIdentity::in_process(&info.name, version));
     }
-    cache.build(spec, &program(cache, info)?)
+    Ok(program(cache()?, &info)?.identity().clone())
 }
 
 /// The cache of this process.

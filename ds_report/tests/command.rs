@@ -1,0 +1,79 @@
+//! The command as an operator runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::Command;
+
+/// Exit code, standard output, standard error.
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let home = tempfile::tempdir().unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_ds_report"))
+        .args(arguments)
+        .env_remove("DS_PLUGIN_PATH")
+        .env_remove("DS_ACCELERATOR")
+        .env("HOME", home.path())
+        .env("DS_CACHE_DIR", home.path().join("cache"))
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (done.status.code(), text(done.stdout), text(done.stderr))
+}
+
+/// The line of an op set.
+fn line<'a>(text: &'a str, set: &str) -> &'a str {
+    text.lines()
+        .find(|line| line.starts_with(&format!("{set} .")))
+        .unwrap()
+}
+
+#[test]
+fn it_tells_the_selection_the_devices_and_every_upstream_set() {
+    let (code, text, errors) = run(&[], &[]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert!(text.contains("selected  cpu:0 (1 device)"), "{text}");
+    assert!(line(&text, "gds").ends_with("[NO]  ..... [NO]    not in this version"));
+    assert!(
+        line(&text, "fused_adam").contains("[OKAY]  built at first use: adam_step"),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}'), "escape codes in a pipe");
+}
+
+#[test]
+fn without_a_compiler_nothing_is_called_okay() {
+    let (code, text, _) = run(&[], &[("PATH", "/nonexistent"), ("CC", "")]);
+    assert_eq!(code, Some(0));
+    let adam = line(&text, "cpu_adam");
+    assert!(
+        adam.contains("[NO]    host reference only: ") && !adam.contains("OKAY"),
+        "{adam}"
+    );
+    let (code, _, errors) = run(
+        &["--require", "fused_adam"],
+        &[("PATH", "/nonexistent"), ("CC", "")],
+    );
+    assert_eq!(code, Some(3), "{errors}");
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_told_and_the_rest_still_shown() {
+    let (code, text, _) = run(&[], &[("DS_ACCELERATOR", "bogus")]);
+    assert_eq!(code, Some(0));
+    assert!(
+        text.contains("selected  nothing: ") && text.contains("`bogus`"),
+        "{text}"
+    );
+    assert!(text.contains("cpu:0"));
+}
+
+#[test]
+fn json_is_json_and_requirements_are_exit_codes() {
+    let (code, text, _) = run(&["--json", "--require", "fused_adam@cpu"], &[]);
+    assert_eq!(code, Some(0));
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["devices"][0]["name"], "cpu:0");
+    assert_eq!(run(&["--require", "gds"], &[]).0, Some(3));
+    assert_eq!(run(&["--require", "nonsense"], &[]).0, Some(3));
+    assert_eq!(run(&["--bogus"], &[]).0, Some(2));
+}
