@@ -26,7 +26,9 @@ fn hostile(folder: &Path, name: &str, source: &str) -> bool {
         .arg(plugin.join("lib.so"))
         .output()
     else {
-        writeln!(std::io::stderr(), "skipped: no C compiler (tried cc)").unwrap();
+        // Past the test runner, which keeps what is printed, so that nobody takes it for a pass.
+        let mut terminal = std::io::stderr();
+        writeln!(terminal, "skipped: no C compiler (tried cc)").unwrap();
         return false;
     };
     assert!(

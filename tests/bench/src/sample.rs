@@ -79,7 +79,7 @@ pub(crate) fn paired(a: &[f64], b: &[f64], f: impl Fn(f64, f64) -> f64) -> Sprea
     Spread::of(a.iter().zip(b).map(|(&a, &b)| f(a, b)))
 }
 
-/// The head of the table that [`print`] writes rows of.
+/// The head of the table that [`print()`] writes rows of.
 pub(crate) fn print_head() {
     println!("\n| figure | median | min .. max | unit | limit | formula |");
     println!("|---|---|---|---|---|---|");
