@@ -65,11 +65,15 @@ fn accelerators(text: &mut String, report: &Report) {
     text.push_str("accelerators\n");
     for status in &report.accelerators {
         let _ = match &status.state {
-            State::Usable { device_count: 1 } => writeln!(text, "  {:<6} 1 device", status.name),
-            State::Usable { device_count } => {
-                writeln!(text, "  {:<6} {device_count} devices", status.name)
+            State::Usable { device_count: 1 } => {
+                writeln!(text, "  {:<6} 1 device", status.name.as_str())
             }
-            State::Unusable { reason, .. } => writeln!(text, "  {:<6} no: {reason}", status.name),
+            State::Usable { device_count } => {
+                writeln!(text, "  {:<6} {device_count} devices", status.name.as_str())
+            }
+            State::Unusable { reason, .. } => {
+                writeln!(text, "  {:<6} no: {reason}", status.name.as_str())
+            }
         };
     }
     text.push('\n');
