@@ -179,13 +179,20 @@ fn named(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainInfo> {
 
 /// What makes the toolchain of a request this one and no other.
 fn identity(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainIdentity> {
-    let info = named(plugin, spec)?;
+    identify(plugin, &named(plugin, spec)?)
+}
+
+/// The toolchain as it is on this machine: its path and version.
+///
+/// # Errors
+/// [`ErrorKind::LibraryNotFound`] with every place tried and how to get it.
+pub fn identify(plugin: &Plugin, info: &ToolchainInfo) -> Result<ToolchainIdentity> {
     if info.in_process {
         // The compiler is part of the plugin, so another version of the plugin is another compiler.
         let version = format!("{} {} {}", plugin.id(), plugin.version(), info.version);
         return Ok(ToolchainIdentity::in_process(&info.name, version));
     }
-    Ok(program(cache()?, &info)?.identity().clone())
+    Ok(program(cache()?, info)?.identity().clone())
 }
 
 /// The cache of this process.

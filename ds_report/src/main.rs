@@ -1,10 +1,14 @@
 //! `ds_report`: what this machine can run, and why not the rest.
+//!
+//! A view is a file: it gathers a struct, which is printed as text or, with `--json`, as it is.
 #![forbid(unsafe_code)]
 
+mod plugins;
 mod report;
-mod text;
+mod toolchains;
+mod view;
 
-use std::{env, io::Write, process::ExitCode};
+use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 // Named, so that the linker keeps what they register.
@@ -12,25 +16,23 @@ use ds_accelerator_cpu as _;
 use ds_core::{Host, discovery::Search};
 use ds_ops as _;
 
+use view::{Outcome, show};
+
 /// What this machine can run, and why not the rest.
 ///
-/// Exit codes: 0 the report was made; 1 what was asked for failed; 2 the command line is wrong;
+/// Exit codes: 0 it was done; 1 what was asked for failed; 2 the command line is wrong;
 /// 3 an op set that --require names is not ready or buildable.
 #[derive(Parser)]
-#[command(version, about, long_about)]
+#[command(version, about, long_about, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
-    /// Fail unless this op set has kernels on the selected accelerator, or on `SET@ACCELERATOR`.
-    #[arg(long, value_name = "SET[@ACCELERATOR]")]
-    require: Vec<String>,
-    /// Upstream's: leave the op sets out.
-    #[arg(long)]
-    hide_operator_status: bool,
     /// Upstream's: only errors that end the command are printed.
-    #[arg(long)]
+    #[arg(long, global = true)]
     hide_errors_and_warnings: bool,
+    #[command(flatten)]
+    report: report::Options,
     #[command(subcommand)]
     view: Option<View>,
 }
@@ -39,6 +41,8 @@ struct Arguments {
 enum View {
     /// Every plugin that was found, with its verdict, and the places of the search.
     Plugins,
+    /// The compilers of each accelerator: which there are, whether they work, how to get them.
+    Toolchains,
 }
 
 fn main() -> ExitCode {
@@ -57,64 +61,11 @@ fn main() -> ExitCode {
     if let Ok(own) = env::current_exe() {
         host = host.with_helper(own);
     }
-    let mut report = report::gather(&host);
-    let missing = unmet(&report, &arguments.require);
-    if arguments.hide_operator_status {
-        report.op_sets.clear();
-    }
-    let printed = match (arguments.json, arguments.view) {
-        (true, _) => match serde_json::to_string_pretty(&report) {
-            Ok(json) => json + "\n",
-            Err(e) => return fail(&format!("error: the report cannot be written: {e}\n"), 1),
-        },
-        (false, Some(View::Plugins)) => text::plugins(&report),
-        (false, None) => text::print(&report),
+    let json = arguments.json;
+    let outcome = match arguments.view {
+        None => show(json, &report::view(&host, &arguments.report)),
+        Some(View::Plugins) => show(json, &plugins::view(&host)),
+        Some(View::Toolchains) => show(json, &toolchains::view(&host)),
     };
-    // A reader that has seen enough closes the pipe; that is no failure of the report.
-    let _ = std::io::stdout().write_all(printed.as_bytes());
-    if missing.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        fail(&missing.concat(), 3)
-    }
-}
-
-fn fail(message: &str, code: u8) -> ExitCode {
-    let _ = std::io::stderr().write_all(message.as_bytes());
-    ExitCode::from(code)
-}
-
-/// A line for each requirement that does not hold.
-fn unmet(report: &report::Report, required: &[String]) -> Vec<String> {
-    let selected = report
-        .selection
-        .as_ref()
-        .ok()
-        .map(|c| c.primary.accelerator.as_str());
-    let mut lines = Vec::new();
-    for asked in required {
-        let (set, on) = match asked.split_once('@') {
-            Some((set, on)) => (set, Some(on)),
-            None => (asked.as_str(), selected),
-        };
-        let Some(on) = on else {
-            lines.push(format!("{asked}: no accelerator is selected\n"));
-            continue;
-        };
-        let column = report
-            .devices
-            .iter()
-            .position(|d| d.name.split(':').next() == Some(on));
-        let known = report.op_sets.iter().find(|s| s.name == set);
-        let line = match (known, column) {
-            (None, _) => format!("{asked}: there is no op set '{set}'\n"),
-            (_, None) => format!("{asked}: {on} has no device here\n"),
-            (Some(known), Some(column)) => match &known.states[column] {
-                report::OpState::Ready | report::OpState::Buildable => continue,
-                other => format!("{asked}: {other:?}\n"),
-            },
-        };
-        lines.push(line);
-    }
-    lines
+    outcome.unwrap_or_else(Outcome::tell)
 }

@@ -1,68 +1,107 @@
-//! The report as data: gathered here, printed by `text.rs` or as JSON.
+//! The report itself: what is selected, devices, and how every op set stands on each of them.
+
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ds_core::{
-    Accelerator, DeviceInfo, Error, Host,
-    discovery::{Candidate, Discovery, Place},
+    Accelerator, DeviceInfo, Host,
+    discovery::Discovery,
     op,
     probe::ProbeRecord,
-    selection::{AcceleratorStatus, Chosen, State},
+    selection::{AcceleratorStatus, State},
 };
 use serde::Serialize;
+
+use crate::view::{Outcome, Refusal, UNMET, View};
 
 /// Names of DeepSpeed's op sets; for one that is here in part, what upstream has beside it.
 const UPSTREAM: &str = include_str!("../../ops/upstream.json");
 
-/// Everything that `ds_report` shows.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Fail unless all of this op set, or this op, is ready or buildable on the selected accelerator,
+    /// or on the one named behind `@`; may be repeated.
+    #[arg(long, value_name = "NAME[@ACCELERATOR]")]
+    require: Vec<String>,
+    /// Upstream's: leave the op sets out.
+    #[arg(long)]
+    hide_operator_status: bool,
+}
+
+/// Everything that `ds_report` shows without a command.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// Version of the host.
-    pub(crate) version: &'static str,
+    version: &'static str,
     /// What `DS_ACCELERATOR` chooses, or why nothing.
-    pub(crate) selection: Result<Chosen, Refusal>,
+    selection: Selected,
     /// How each accelerator stands.
-    pub(crate) accelerators: Vec<AcceleratorStatus>,
+    accelerators: Vec<AcceleratorState>,
     /// The devices of those that can be used.
-    pub(crate) devices: Vec<Device>,
+    devices: Vec<Device>,
     /// Op sets, with their state on each of these devices, in the same order.
-    pub(crate) op_sets: Vec<OpSet>,
-    /// Every plugin that was found.
-    pub(crate) plugins: Vec<Candidate>,
-    /// Every place that was searched.
-    pub(crate) places: Vec<Place>,
+    op_sets: Vec<OpSet>,
+    /// What --require asked for and is not there; empty when all of it is.
+    unmet: Vec<String>,
 }
 
-/// An error: what was found, and what to do.
 #[derive(Debug, Serialize)]
-pub(crate) struct Refusal {
-    pub(crate) reason: String,
-    pub(crate) hint: Option<String>,
+#[serde(untagged)]
+enum Selected {
+    Chosen {
+        /// The accelerator whose device a program gets that asks for nothing.
+        accelerator: String,
+        /// Why, in words.
+        why: String,
+    },
+    Nothing(Refusal),
+}
+
+#[derive(Debug, Serialize)]
+struct AcceleratorState {
+    name: String,
+    /// 0 when it cannot be used.
+    device_count: u32,
+    /// Why it cannot be used.
+    #[serde(flatten)]
+    refusal: Option<Refusal>,
 }
 
 /// A device.
 #[derive(Debug, Serialize)]
-pub(crate) struct Device {
+struct Device {
     /// Such as `cpu:0`.
-    pub(crate) name: String,
-    pub(crate) info: DeviceInfo,
+    name: String,
+    accelerator: String,
+    /// Marketing name.
+    model: String,
+    /// What kernels are built for.
+    target: String,
+    memory_bytes: u64,
+    /// Version of the driver, where there is one.
+    driver: Option<String>,
+    /// Vendor's unique name, where there is one.
+    uuid: Option<String>,
+    /// PCI address, where there is one.
+    pci: Option<String>,
 }
 
 /// An op set.
 #[derive(Debug, Serialize)]
-pub(crate) struct OpSet {
-    pub(crate) name: String,
+struct OpSet {
+    name: String,
     /// The ops of it that this version knows.
-    pub(crate) ops: Vec<String>,
+    ops: Vec<String>,
     /// What upstream's set has beside them.
-    pub(crate) lacking: Vec<String>,
-    pub(crate) states: Vec<OpState>,
+    lacking: Vec<String>,
+    states: Vec<OpState>,
 }
 
 /// How an op set stands on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub(crate) enum OpState {
+enum OpState {
     /// Every op has a kernel whose artefact is there, or that needs none.
     Ready,
     /// Every op has a kernel, and the toolchain works.
@@ -78,35 +117,140 @@ pub(crate) enum OpState {
 }
 
 /// Gathers the report.
-pub(crate) fn gather(host: &Host) -> Report {
-    let accelerators = host.statuses();
-    let selection = host.select().map_err(|e| refusal(&e));
-    let discovery = host.discovery();
+pub(crate) fn view(host: &Host, options: &Options) -> Report {
+    let statuses = host.statuses();
     let mut devices = Vec::new();
     let mut columns = Vec::new();
-    for status in &accelerators {
+    for status in &statuses {
         if !matches!(status.state, State::Usable { .. }) {
             continue;
         }
         let Ok(accelerator) = host.accelerator(status.name.as_str()) else {
             continue;
         };
-        for (index, info) in (0..).zip(describe(host, discovery, accelerator)) {
+        for (index, info) in (0..).zip(describe(host, host.discovery(), accelerator)) {
             columns.push((accelerator, info.target.clone()));
-            devices.push(Device {
-                name: format!("{}:{index}", accelerator.name()),
-                info,
-            });
+            devices.push(Device::new(accelerator.name(), index, info));
         }
     }
-    Report {
+    let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
-        selection,
-        accelerators,
+        selection: match host.select() {
+            Ok(chosen) => Selected::Chosen {
+                accelerator: chosen.primary.accelerator.to_string(),
+                why: chosen.why,
+            },
+            Err(e) => Selected::Nothing(Refusal::from(&e)),
+        },
+        accelerators: statuses.iter().map(AcceleratorState::new).collect(),
         op_sets: op_sets(&columns),
         devices,
-        plugins: discovery.candidates.clone(),
-        places: discovery.places.clone(),
+        unmet: Vec::new(),
+    };
+    report.unmet = options
+        .require
+        .iter()
+        .filter_map(|asked| Some(format!("{asked}: {}", report.unmet(asked, &columns)?)))
+        .collect();
+    if options.hide_operator_status {
+        report.op_sets.clear();
+    }
+    report
+}
+
+/// An accelerator and a target that its devices have.
+type Column = (Accelerator, String);
+
+impl Report {
+    /// Why what is `asked` for (`NAME` or `NAME@ACCELERATOR`) cannot be had; nothing when it can.
+    fn unmet(&self, asked: &str, columns: &[Column]) -> Option<String> {
+        let (name, on) = match (asked.split_once('@'), &self.selection) {
+            (Some((name, on)), _) => (name, on),
+            (None, Selected::Chosen { accelerator, .. }) => (asked, accelerator.as_str()),
+            (None, Selected::Nothing(why)) => return Some(why.line()),
+        };
+        let Some(column) = columns.iter().position(|(of, _)| of.name() == on) else {
+            return Some(format!("{on} has no device here"));
+        };
+        if let Some(set) = self.op_sets.iter().find(|set| set.name == name) {
+            return set.states[column].why_not(&set.ops).or_else(|| {
+                let (ops, lacking) = (set.ops.join(", "), set.lacking.join(", "));
+                (!set.lacking.is_empty())
+                    .then(|| format!("not in this version: {lacking}; there are {ops}"))
+            });
+        }
+        match op::find(name) {
+            Ok(op) => {
+                let (accelerator, target) = &columns[column];
+                state(*accelerator, target, &[op]).why_not(&[name.to_owned()])
+            }
+            Err(_) => Some(format!("there is no op set and no op '{name}'")),
+        }
+    }
+}
+
+impl Device {
+    fn new(accelerator: &str, index: u32, info: DeviceInfo) -> Self {
+        let known = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            name: format!("{accelerator}:{index}"),
+            accelerator: accelerator.to_owned(),
+            model: info.name,
+            target: info.target,
+            memory_bytes: info.memory_bytes,
+            driver: known(info.driver_version),
+            uuid: known(info.uuid),
+            pci: known(info.pci),
+        }
+    }
+}
+
+impl AcceleratorState {
+    fn new(status: &AcceleratorStatus) -> Self {
+        let (device_count, refusal) = match &status.state {
+            State::Usable { device_count } => (*device_count, None),
+            State::Unusable { reason, hint } => (
+                0,
+                Some(Refusal {
+                    reason: reason.clone(),
+                    hint: hint.clone(),
+                }),
+            ),
+        };
+        Self {
+            name: status.name.to_string(),
+            device_count,
+            refusal,
+        }
+    }
+}
+
+impl OpState {
+    /// Why it is neither ready nor buildable; nothing when it is.
+    fn why_not(&self, ops: &[String]) -> Option<String> {
+        match self {
+            Self::Ready | Self::Buildable => None,
+            Self::Partly { on_reference } => Some(format!(
+                "{} of {} ops run on the host reference: {}",
+                on_reference.len(),
+                ops.len(),
+                on_reference.join(", ")
+            )),
+            Self::Reference { reason } => Some(format!("host reference only: {reason}")),
+            Self::Unsupported { reason } => Some(reason.clone()),
+            Self::NotHere => Some("not in this version".to_owned()),
+        }
+    }
+}
+
+impl View for Report {
+    fn text(&self) -> String {
+        text::print(self)
+    }
+
+    fn failure(&self) -> Option<Outcome> {
+        let lines = || self.unmet.iter().map(|line| format!("{line}\n"));
+        (!self.unmet.is_empty()).then(|| Outcome::new(UNMET, lines().collect::<String>()))
     }
 }
 
@@ -130,7 +274,7 @@ fn describe(host: &Host, discovery: &Discovery, accelerator: Accelerator) -> Vec
         .collect()
 }
 
-fn op_sets(columns: &[(Accelerator, String)]) -> Vec<OpSet> {
+fn op_sets(columns: &[Column]) -> Vec<OpSet> {
     let upstream: BTreeMap<String, Option<Vec<String>>> =
         serde_json::from_str(UPSTREAM).unwrap_or_default();
     let mut ops: BTreeMap<&str, Vec<&'static op::Op>> = BTreeMap::new();
@@ -196,28 +340,11 @@ fn state(accelerator: Accelerator, target: &str, ops: &[&'static op::Op]) -> OpS
         0 => match ds_core::jit::smoke(accelerator.plugin(), target) {
             Ok(_) => OpState::Buildable,
             Err(e) => OpState::Reference {
-                reason: refusal(&e).text(),
+                reason: Refusal::from(&e).line(),
             },
         },
         n if n == ops.len() => OpState::Reference { reason },
         _ => OpState::Partly { on_reference },
-    }
-}
-
-/// An error as data.
-pub(crate) fn refusal(error: &Error) -> Refusal {
-    Refusal {
-        reason: error.to_string(),
-        hint: error.hint().map(str::to_owned),
-    }
-}
-
-impl Refusal {
-    fn text(&self) -> String {
-        match &self.hint {
-            Some(hint) => format!("{}; {hint}", self.reason),
-            None => self.reason.clone(),
-        }
     }
 }
 

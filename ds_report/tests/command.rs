@@ -32,9 +32,9 @@ fn it_tells_the_selection_the_devices_and_every_upstream_set() {
     let (code, text, errors) = run(&[], &[]);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(text.contains("selected  cpu:0 (1 device)"), "{text}");
-    assert!(line(&text, "gds").ends_with("[NO]  ..... [NO]    not in this version"));
+    assert!(line(&text, "gds").ends_with("[NO]   ..... [NO]     not in this version"));
     assert!(
-        line(&text, "fused_adam").contains("[OKAY]  built at first use: adam_step"),
+        line(&text, "fused_adam").contains("[OKAY]   built at first use: adam_step"),
         "{text}"
     );
     assert!(!text.contains('\u{1b}'), "escape codes in a pipe");
@@ -46,7 +46,7 @@ fn without_a_compiler_nothing_is_called_okay() {
     assert_eq!(code, Some(0));
     let adam = line(&text, "cpu_adam");
     assert!(
-        adam.contains("[NO]    host reference only: ") && !adam.contains("OKAY"),
+        adam.contains("[NO]     host reference only: ") && !adam.contains("OKAY"),
         "{adam}"
     );
     let (code, _, errors) = run(
@@ -75,5 +75,10 @@ fn json_is_json_and_requirements_are_exit_codes() {
     assert_eq!(report["devices"][0]["name"], "cpu:0");
     assert_eq!(run(&["--require", "gds"], &[]).0, Some(3));
     assert_eq!(run(&["--require", "nonsense"], &[]).0, Some(3));
+    // A set that lacks a part of upstream's is not all there; the op that is there can be named.
+    let (code, _, errors) = run(&["--require", "cpu_adam"], &[]);
+    assert_eq!(code, Some(3));
+    assert!(errors.contains("not in this version: rollback"), "{errors}");
+    assert_eq!(run(&["--require", "adam_step"], &[]).0, Some(0));
     assert_eq!(run(&["--bogus"], &[]).0, Some(2));
 }

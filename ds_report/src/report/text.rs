@@ -1,0 +1,140 @@
+//! The report for a person: aligned, in DeepSpeed's words, readable without colour.
+
+use std::fmt::Write as _;
+
+use super::{OpState, Report, Selected};
+use crate::view::{BAD, DOUBTFUL, GOOD, HEADING};
+
+/// Width of an op set's dotted name; upstream's is 23.
+const NAME_WIDTH: usize = 26;
+
+pub(super) fn print(report: &Report) -> String {
+    let mut text = format!(
+        "{HEADING}DeepSpeed op report{HEADING:#}, version {}\n\n",
+        report.version
+    );
+    selection(&mut text, report);
+    accelerators(&mut text, report);
+    devices(&mut text, report);
+    op_sets(&mut text, report);
+    text
+}
+
+fn selection(text: &mut String, report: &Report) {
+    match &report.selection {
+        Selected::Chosen { why, .. } => {
+            let _ = writeln!(text, "selected  {GOOD}{why}{GOOD:#}\n");
+        }
+        Selected::Nothing(refusal) => {
+            let _ = writeln!(text, "selected  {BAD}nothing{BAD:#}: {}", refusal.reason);
+            refusal.hint_below(text, 10);
+            text.push('\n');
+        }
+    }
+}
+
+fn accelerators(text: &mut String, report: &Report) {
+    let _ = writeln!(text, "{HEADING}accelerators{HEADING:#}");
+    for accelerator in &report.accelerators {
+        let name = &accelerator.name;
+        match &accelerator.refusal {
+            None => {
+                let count = accelerator.device_count;
+                let plural = if count == 1 { "" } else { "s" };
+                let _ = writeln!(text, "  {name:<6} {GOOD}{count} device{plural}{GOOD:#}");
+            }
+            Some(refusal) => {
+                let _ = writeln!(text, "  {name:<6} no: {}", refusal.reason);
+                refusal.hint_below(text, 9);
+            }
+        }
+    }
+    text.push('\n');
+}
+
+fn devices(text: &mut String, report: &Report) {
+    let _ = writeln!(text, "{HEADING}devices{HEADING:#}");
+    for device in &report.devices {
+        #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
+        let gib = device.memory_bytes as f64 / f64::from(1 << 30);
+        let _ = writeln!(text, "  {:<6} {}, {gib:.1} GiB", device.name, device.model);
+        let _ = writeln!(text, "         target {}", device.target);
+        if let Some(driver) = &device.driver {
+            let _ = writeln!(text, "         driver {driver}");
+        }
+    }
+    text.push('\n');
+}
+
+fn op_sets(text: &mut String, report: &Report) {
+    if report.op_sets.is_empty() {
+        return;
+    }
+    // Devices of one accelerator and target stand alike: one column for them.
+    let mut columns: Vec<usize> = Vec::new();
+    for (index, device) in report.devices.iter().enumerate() {
+        let alike = |first: &usize| {
+            let first = &report.devices[*first];
+            (&first.accelerator, &first.target) == (&device.accelerator, &device.target)
+        };
+        if !columns.iter().any(alike) {
+            columns.push(index);
+        }
+    }
+    for index in columns {
+        let _ = writeln!(
+            text,
+            "{HEADING}{:<NAME_WIDTH$} installed .. compatible  on {}{HEADING:#}",
+            "op name", report.devices[index].accelerator
+        );
+        for set in &report.op_sets {
+            let dots = ".".repeat(NAME_WIDTH.saturating_sub(set.name.len() + 1));
+            let (mut installed, compatible, mut words) = words(&set.states[index], &set.ops);
+            if !set.lacking.is_empty() {
+                words += "; not in this version: ";
+                words += &set.lacking.join(", ");
+                if installed == "[YES]" {
+                    installed = "[PART]";
+                }
+            }
+            let _ = writeln!(
+                text,
+                "{} {dots} {}..... {}  {words}",
+                set.name,
+                mark(installed),
+                mark(compatible),
+            );
+        }
+        text.push('\n');
+    }
+}
+
+/// A word in brackets with its colour, padded outside of it because colour has no width.
+fn mark(word: &str) -> String {
+    let style = match word {
+        "[YES]" | "[OKAY]" => GOOD,
+        _ => DOUBTFUL,
+    };
+    format!(
+        "{style}{word}{style:#}{}",
+        " ".repeat(7_usize.saturating_sub(word.len()))
+    )
+}
+
+/// Whether it is installed, whether it is compatible, and what there is to say.
+fn words(state: &OpState, ops: &[String]) -> (&'static str, &'static str, String) {
+    let ops_text = ops.join(", ");
+    match state {
+        OpState::Ready => ("[YES]", "[OKAY]", format!("ready: {ops_text}")),
+        OpState::Buildable => ("[NO]", "[OKAY]", format!("built at first use: {ops_text}")),
+        OpState::Partly { on_reference } => (
+            "[NO]",
+            "[OKAY]",
+            format!(
+                "{ops_text}; on the host reference: {}",
+                on_reference.join(", ")
+            ),
+        ),
+        other => ("[NO]", "[NO]", other.why_not(ops).unwrap_or_default()),
+    }
+}
