@@ -43,7 +43,7 @@ pub(crate) fn view(host: &Host) -> Plugins {
             label: candidate.label(),
             id: manifest.map(|m| m.id.to_string()),
             accelerator: manifest.map(|m| m.accelerator.to_string()),
-            version: manifest.map(|m| m.version.to_string()),
+            version: manifest.map(|m| m.version.clone()),
             verdict: candidate.verdict.name(),
             refusal: candidate.verdict.refusal().map(|refusal| Refusal {
                 reason: refusal.reason.clone(),
