@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ErrorKind, Result,
     memory::{MemoryStats, Pool},
-    op::{Modules, PreparedCache},
+    op::{Modules, Plans},
     plugin::{Plugin, call::call},
     rng::Generator,
     stream::{Stream, Streams},
@@ -151,7 +151,7 @@ struct Inner {
     default_stream: OnceLock<Stream>,
     kernels: &'static [Kernel],
     modules: Modules,
-    prepared: PreparedCache,
+    plans: Plans,
     generator: Generator,
 }
 
@@ -182,7 +182,7 @@ impl Device {
             default_stream: OnceLock::new(),
             kernels,
             modules: Modules::default(),
-            prepared: PreparedCache::default(),
+            plans: Plans::default(),
             generator: Generator::default(),
         }))))
     }
@@ -271,8 +271,8 @@ impl Device {
         &self.0.modules
     }
 
-    pub(crate) fn prepared(self) -> &'static PreparedCache {
-        &self.0.prepared
+    pub(crate) fn plans(self) -> &'static Plans {
+        &self.0.plans
     }
 
     /// What the caching pool holds and has done; upstream's `memory_stats`.

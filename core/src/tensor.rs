@@ -4,29 +4,33 @@ use std::fmt;
 
 use ds_abi::DLDataType;
 use ds_schema::{DType, MAX_RANK, TensorView};
+use smallvec::SmallVec;
 
 use crate::{Buffer, Device, Error, ErrorKind, Result, stream::Stream};
 
-/// Up to [`MAX_RANK`] numbers, in place.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Extents {
-    values: [i64; MAX_RANK],
-    rank: u8,
-}
+/// Extents, then as many strides, in elements; in place for the usual ranks.
+#[derive(Clone)]
+struct Dims(SmallVec<[i64; 2 * INLINE_RANK]>);
 
-impl Extents {
-    fn new(values: &[i64]) -> Option<Self> {
-        let mut own = [0; MAX_RANK];
-        own.get_mut(..values.len())?.copy_from_slice(values);
-        Some(Self {
-            values: own,
-            rank: u8::try_from(values.len()).ok()?,
-        })
+/// Tensors of a higher rank visit the heap.
+const INLINE_RANK: usize = 4;
+
+impl Dims {
+    fn new(shape: &[i64], strides: &[i64]) -> Self {
+        let mut dims = SmallVec::from_slice(shape);
+        dims.extend_from_slice(strides);
+        Self(dims)
     }
 
     #[inline]
-    pub(crate) fn as_slice(&self) -> &[i64] {
-        &self.values[..usize::from(self.rank)]
+    fn split(&self) -> (&[i64], &[i64]) {
+        self.0.split_at(self.0.len() / 2)
+    }
+
+    #[inline]
+    fn split_mut(&mut self) -> (&mut [i64], &mut [i64]) {
+        let rank = self.0.len() / 2;
+        self.0.split_at_mut(rank)
     }
 }
 
@@ -35,8 +39,7 @@ impl Extents {
 pub struct Tensor {
     buffer: Buffer,
     dtype: DType,
-    shape: Extents,
-    strides: Extents,
+    dims: Dims,
     /// Bytes from the buffer's start to the first element.
     offset_bytes: u64,
 }
@@ -49,13 +52,12 @@ impl Tensor {
     /// elements, [`ErrorKind::OutOfMemory`].
     #[inline]
     pub fn empty(stream: &Stream, dtype: DType, shape: &[i64]) -> Result<Self> {
-        let (shape, strides, bytes) = contiguous(dtype, shape)?;
+        let (dims, bytes) = contiguous(dtype, shape)?;
         let buffer = Buffer::new(stream, bytes)?;
         Ok(Self {
             buffer,
             dtype,
-            shape,
-            strides,
+            dims,
             offset_bytes: 0,
         })
     }
@@ -101,12 +103,13 @@ impl Tensor {
         strides: &[i64],
     ) -> Result<Self> {
         let op = "view a buffer";
-        let rank = |what: &str, len: usize| {
-            invalid(
-                op,
-                format!("{what} has {len} dimensions, the limit is {MAX_RANK}"),
-            )
-        };
+        if shape.len() > MAX_RANK {
+            let text = format!(
+                "shape has {} dimensions, the limit is {MAX_RANK}",
+                shape.len()
+            );
+            return Err(invalid(op, text));
+        }
         if shape.len() != strides.len() {
             let text = format!("{} extents, but {} strides", shape.len(), strides.len());
             return Err(invalid(op, text));
@@ -114,8 +117,7 @@ impl Tensor {
         let tensor = Self {
             buffer: buffer.clone(),
             dtype,
-            shape: Extents::new(shape).ok_or_else(|| rank("shape", shape.len()))?,
-            strides: Extents::new(strides).ok_or_else(|| rank("strides", strides.len()))?,
+            dims: Dims::new(shape, strides),
             offset_bytes,
         };
         let (low, high) = tensor.span_bytes().ok_or_else(|| {
@@ -199,8 +201,9 @@ impl Tensor {
             return Err(invalid("transpose a tensor", text));
         }
         let mut view = self.clone();
-        view.shape.values.swap(a, b);
-        view.strides.values.swap(a, b);
+        let (shape, strides) = view.dims.split_mut();
+        shape.swap(a, b);
+        strides.swap(a, b);
         Ok(view)
     }
 
@@ -221,7 +224,7 @@ impl Tensor {
         }
         let bytes = start * self.strides()[axis] * self.dtype.size_bytes().cast_signed() as i64;
         let mut view = self.clone();
-        view.shape.values[axis] = len;
+        view.dims.split_mut().0[axis] = len;
         view.offset_bytes = view.offset_bytes.saturating_add_signed(bytes);
         Ok(view)
     }
@@ -232,7 +235,7 @@ impl Tensor {
     /// [`ErrorKind::InvalidArgument`] for a strided tensor or another number of elements.
     pub fn reshape(&self, shape: &[i64]) -> Result<Self> {
         let op = "reshape a tensor";
-        let (extents, strides, bytes) = contiguous(self.dtype, shape)?;
+        let (dims, bytes) = contiguous(self.dtype, shape)?;
         if !self.is_contiguous() {
             return Err(invalid(op, "its elements are not contiguous"));
         }
@@ -241,8 +244,7 @@ impl Tensor {
             return Err(invalid(op, text));
         }
         Ok(Self {
-            shape: extents,
-            strides,
+            dims,
             ..self.clone()
         })
     }
@@ -268,13 +270,13 @@ impl Tensor {
     /// Extents, in elements.
     #[inline]
     pub fn shape(&self) -> &[i64] {
-        self.shape.as_slice()
+        self.dims.split().0
     }
 
     /// Strides, in elements.
     #[inline]
     pub fn strides(&self) -> &[i64] {
-        self.strides.as_slice()
+        self.dims.split().1
     }
 
     /// Number of elements.
@@ -313,6 +315,7 @@ impl Tensor {
 
     /// First byte and the byte behind the last one, relative to the buffer; empty at its offset
     /// for a tensor without elements, `None` beyond 2^63.
+    #[inline]
     pub(crate) fn span_bytes(&self) -> Option<(i64, i64)> {
         let size = i64::try_from(self.dtype.size_bytes()).ok()?;
         let (mut low, mut high) = (i64::try_from(self.offset_bytes).ok()?, 0_i64);
@@ -375,35 +378,41 @@ pub(crate) fn for_each_offset(shape: &[i64], strides: &[i64], mut visit: impl Fn
     }
 }
 
-/// Shape, row-major strides and bytes of a contiguous tensor.
+/// Dims and bytes of a contiguous tensor.
 #[inline]
-fn contiguous(dtype: DType, shape: &[i64]) -> Result<(Extents, Extents, u64)> {
-    let refuse = |why: String| invalid("make a tensor", why);
-    let extents = Extents::new(shape).ok_or_else(|| {
-        refuse(format!(
-            "shape {shape:?} has {} dimensions, the limit is {MAX_RANK}",
-            shape.len()
-        ))
-    })?;
-    let mut strides = extents;
+fn contiguous(dtype: DType, shape: &[i64]) -> Result<(Dims, u64)> {
+    let rank = shape.len();
+    if rank > MAX_RANK {
+        return Err(not_a_shape(
+            shape,
+            &format!("has {rank} dimensions, the limit is {MAX_RANK}"),
+        ));
+    }
+    let mut dims = SmallVec::from_elem(0, 2 * rank);
     let mut elements = 1_i64;
-    for axis in (0..shape.len()).rev() {
-        strides.values[axis] = elements;
-        if shape[axis] < 0 {
-            return Err(refuse(format!("shape {shape:?} has a negative extent")));
+    let mut empty = false;
+    for axis in (0..rank).rev() {
+        let extent = shape[axis];
+        if extent < 0 {
+            return Err(not_a_shape(shape, "has a negative extent"));
         }
+        dims[axis] = extent;
+        dims[rank + axis] = elements;
+        empty |= extent == 0;
         elements = elements
-            .checked_mul(shape[axis].max(1))
-            .ok_or_else(|| refuse(format!("shape {shape:?} exceeds 2^63 elements")))?;
+            .checked_mul(extent.max(1))
+            .ok_or_else(|| not_a_shape(shape, "exceeds 2^63 elements"))?;
     }
-    if shape.contains(&0) {
-        elements = 0;
-    }
-    let bytes = i64::try_from(dtype.size_bytes())
-        .ok()
-        .and_then(|size| elements.checked_mul(size));
-    let bytes = bytes.ok_or_else(|| refuse(format!("shape {shape:?} exceeds 2^63 bytes")))?;
-    Ok((extents, strides, bytes.unsigned_abs()))
+    let bytes = elements
+        .checked_mul(dtype.size_bytes().cast_signed() as i64)
+        .ok_or_else(|| not_a_shape(shape, "exceeds 2^63 bytes"))?;
+    let bytes = if empty { 0 } else { bytes.unsigned_abs() };
+    Ok((Dims(dims), bytes))
+}
+
+#[cold]
+fn not_a_shape(shape: &[i64], why: &str) -> Error {
+    invalid("make a tensor", format!("shape {shape:?} {why}"))
 }
 
 fn invalid(op: &'static str, context: impl Into<String>) -> Error {

@@ -41,11 +41,11 @@ pub(crate) fn end<'a>(span: Option<Span>, kernel: impl FnOnce() -> &'a str) {
     }
 }
 
-/// A number that ties a launch to its span.
+/// A number that ties a launch to its span; 0 when the trace is off.
 #[inline]
 pub(crate) fn correlation() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
+    trace().map_or(0, |_| NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A range of the user's own in the trace, from its making to its end; upstream's `range_push` and

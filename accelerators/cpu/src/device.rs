@@ -194,11 +194,13 @@ impl Accelerator for Cpu {
     }
 
     fn event_record(&self, stream: &Stream, event: &Arc<Timeline>, value: u64) -> Result<()> {
-        stream.record(event, value)
+        stream.record(event, value);
+        Ok(())
     }
 
     fn event_wait(&self, stream: &Stream, event: &Arc<Timeline>, value: u64) -> Result<()> {
-        stream.wait(event, value)
+        stream.wait(event, value);
+        Ok(())
     }
 
     fn event_signal(&self, event: &Arc<Timeline>, value: u64, status: DsStatus) -> Result<()> {

@@ -1,7 +1,6 @@
 //! Timelines: a counter that grows, or fails, and whoever waits for it.
 
 use std::{
-    hint,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI32, AtomicU64, Ordering},
@@ -14,7 +13,7 @@ use ds_plugin::{
     abi::{DS_CANCELLED, DS_FOREVER, DS_OK, DsStatus},
 };
 
-use crate::pool::SPINS;
+use crate::pool::spin_until;
 
 type Callback = Box<dyn FnOnce(DsStatus) + Send>;
 
@@ -75,14 +74,8 @@ impl Timeline {
 
     /// Blocks until there is an outcome for `value`.
     pub(crate) fn wait(&self, value: u64, timeout_ns: u64) -> Result<()> {
-        for _ in 0..SPINS {
-            if let Some(status) = self.outcome(value) {
-                return failure(status);
-            }
-            if timeout_ns == 0 {
-                break;
-            }
-            hint::spin_loop();
+        if timeout_ns > 0 {
+            spin_until(|| self.outcome(value).is_some());
         }
         let deadline = (timeout_ns != DS_FOREVER)
             .then(|| Instant::now().checked_add(Duration::from_nanos(timeout_ns)))
@@ -148,7 +141,8 @@ impl Drop for Timeline {
     }
 }
 
-fn failure(status: DsStatus) -> Result<()> {
+/// The error of a point that will not be reached.
+pub(crate) fn failure(status: DsStatus) -> Result<()> {
     match status {
         DS_OK => Ok(()),
         status => Err(Error::new(

@@ -11,11 +11,34 @@ use std::{
         atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
+    time::{Duration, Instant},
 };
 
-/// How often a waiting thread looks before it sleeps: some ten microseconds, which is about what
-/// waking a sleeper costs.
-pub(crate) const SPINS: u32 = 4_000;
+/// How long a waiting thread looks before it sleeps: about what waking a sleeper costs, so that the
+/// wait is never much more than twice the shortest possible.
+const SPIN: Duration = Duration::from_micros(50);
+/// Looks between two glances at the clock.
+const LOOKS: u32 = 16;
+
+/// Looks for a moment whether it is `done`.
+#[inline]
+pub(crate) fn spin_until(done: impl Fn() -> bool) -> bool {
+    if done() {
+        return true;
+    }
+    let start = Instant::now();
+    while start.elapsed() < SPIN {
+        for _ in 0..LOOKS {
+            hint::spin_loop();
+            if done() {
+                return true;
+            }
+        }
+        // The scheduler likes to put the one that is waited for on this very core.
+        thread::yield_now();
+    }
+    false
+}
 
 /// Set in [`Team::gate`] while a job may be joined; the bits above count who is inside.
 const OPEN: usize = 1;
@@ -131,22 +154,16 @@ impl Job<'_> {
 
 impl Team {
     fn serve(&self, parked: &AtomicBool) {
-        let mut spins = 0;
         loop {
-            if self.join() {
-                spins = 0;
-            } else if spins < SPINS {
-                spins += 1;
-                hint::spin_loop();
-            } else {
-                parked.store(true, Ordering::SeqCst);
-                // Looks once more, in case the job came between the last look and the flag.
-                if self.gate.load(Ordering::SeqCst) & OPEN == 0 {
-                    thread::park();
-                }
-                parked.store(false, Ordering::SeqCst);
-                spins = 0;
+            if spin_until(|| self.join()) {
+                continue;
             }
+            parked.store(true, Ordering::SeqCst);
+            // Looks once more, in case the job came between the last look and the flag.
+            if self.gate.load(Ordering::SeqCst) & OPEN == 0 {
+                thread::park();
+            }
+            parked.store(false, Ordering::SeqCst);
         }
     }
 
@@ -182,14 +199,9 @@ struct Close<'a>(&'a Team);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
         self.0.gate.fetch_and(!OPEN, Ordering::SeqCst);
-        let mut spins = 0;
-        while self.0.gate.load(Ordering::Acquire) != 0 {
-            if spins < SPINS {
-                spins += 1;
-                hint::spin_loop();
-            } else {
-                thread::yield_now();
-            }
+        let left = || self.0.gate.load(Ordering::Acquire) == 0;
+        while !spin_until(left) {
+            thread::yield_now();
         }
     }
 }

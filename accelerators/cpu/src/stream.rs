@@ -1,12 +1,13 @@
-//! Streams: the default one runs work where it is called, unless a wait is pending; every other
-//! one owns a thread that takes its queue in order. The compute pool does the work of all.
+//! Streams: queues that whoever is at hand moves on. The default one runs work where it is called
+//! while nothing is pending; what waits is run by the stream's own thread, or by a caller that
+//! waits for the stream anyway. Waits block no thread: the timeline calls when it gets there.
 
 use std::{
     collections::VecDeque,
-    hint,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -16,7 +17,10 @@ use ds_plugin::{
     abi::{DS_OK, DsStatus},
 };
 
-use crate::{event::Timeline, pool::SPINS};
+use crate::{
+    event::{self, Timeline},
+    pool::spin_until,
+};
 
 /// A queue of work.
 pub struct Stream {
@@ -28,17 +32,49 @@ pub struct Stream {
 struct Shared {
     /// Items queued or running; 0 means that the stream is idle.
     pending: AtomicUsize,
+    /// The status of the first failure, which the queue holds in full.
+    status: AtomicI32,
+    /// The first item is a launch or copy that nobody runs yet. Written under the lock.
+    runnable: AtomicBool,
     queue: Mutex<Queue>,
-    changed: Condvar,
+    /// Where the stream's thread sleeps.
+    work: Condvar,
+    /// Where callers of `synchronize` sleep.
+    change: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     items: VecDeque<Work>,
-    served: bool,
+    turn: Turn,
+    /// How many callers are in `synchronize`, and will run what is there to run.
+    callers: usize,
+    callers_asleep: usize,
+    thread: Served,
     closed: bool,
     /// The first failure; the stream takes no more work.
     failure: Option<Error>,
+}
+
+/// Who takes the next item.
+#[derive(Default, PartialEq)]
+enum Turn {
+    /// Anybody.
+    #[default]
+    Free,
+    /// The one who is at it.
+    Taken,
+    /// Nobody, until the timeline that the last item waits for has called.
+    Blocked,
+}
+
+/// The stream's thread.
+#[derive(Default, PartialEq)]
+enum Served {
+    #[default]
+    NotStarted,
+    Awake,
+    Asleep,
 }
 
 /// One item of a queue.
@@ -56,8 +92,11 @@ impl Stream {
     pub(crate) fn new(inline: bool) -> Self {
         let shared = Shared {
             pending: AtomicUsize::new(0),
+            status: AtomicI32::new(DS_OK),
+            runnable: AtomicBool::new(false),
             queue: Mutex::default(),
-            changed: Condvar::new(),
+            work: Condvar::new(),
+            change: Condvar::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -73,49 +112,63 @@ impl Stream {
         now: impl FnOnce(),
         later: impl FnOnce() -> Box<dyn FnOnce() + Send>,
     ) -> Result<()> {
-        if self.inline && self.shared.pending.load(Ordering::Acquire) == 0 {
+        if self.idle_inline() {
             self.shared.check()?;
             now();
             return Ok(());
         }
-        self.push(Work::Run(later()))
+        self.push(Work::Run(later()));
+        Ok(())
     }
 
     /// Queues a record, or does it at once.
-    pub(crate) fn record(&self, timeline: &Arc<Timeline>, value: u64) -> Result<()> {
+    pub(crate) fn record(&self, timeline: &Arc<Timeline>, value: u64) {
         if self.idle_inline() {
             timeline.signal(value, self.shared.status());
-            return Ok(());
+        } else {
+            self.push(Work::Record(Arc::clone(timeline), value));
         }
-        self.push(Work::Record(Arc::clone(timeline), value))
     }
 
     /// Queues a wait, or finds that it is over.
-    pub(crate) fn wait(&self, timeline: &Arc<Timeline>, value: u64) -> Result<()> {
-        if self.idle_inline() && timeline.outcome(value) == Some(DS_OK) {
-            return Ok(());
+    pub(crate) fn wait(&self, timeline: &Arc<Timeline>, value: u64) {
+        if !self.idle_inline() || timeline.outcome(value) != Some(DS_OK) {
+            self.push(Work::Wait(Arc::clone(timeline), value));
         }
-        self.push(Work::Wait(Arc::clone(timeline), value))
     }
 
     /// Blocks until everything queued so far is done; gives the first failure.
+    ///
+    /// The caller has nothing better to do, so it runs what it finds in the queue.
     pub(crate) fn synchronize(&self) -> Result<()> {
-        for _ in 0..SPINS {
-            if self.shared.pending.load(Ordering::Acquire) == 0 {
-                return self.shared.check();
-            }
-            hint::spin_loop();
+        let shared = &self.shared;
+        if self.is_idle() {
+            return shared.check();
         }
-        let mut queue = self.shared.lock();
-        while self.shared.pending.load(Ordering::Acquire) != 0 {
-            queue = self
-                .shared
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+        shared.lock().callers += 1;
+        while !self.is_idle() {
+            shared.advance(true);
+            if spin_until(|| self.is_idle() || shared.runnable.load(Ordering::Acquire)) {
+                continue;
+            }
+            let mut queue = shared.lock();
+            queue.callers_asleep += 1;
+            while !self.is_idle() && !shared.runnable.load(Ordering::Acquire) {
+                queue = shared
+                    .change
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            queue.callers_asleep -= 1;
+        }
+        let mut queue = shared.lock();
+        queue.callers -= 1;
+        // What came after the last look counted on this caller.
+        if queue.callers == 0 && shared.runnable.load(Ordering::Acquire) {
+            shared.call_a_runner(&mut queue);
         }
         drop(queue);
-        self.shared.check()
+        shared.check()
     }
 
     /// `Ok` when idle, `not_ready` when not, else the failure.
@@ -128,25 +181,21 @@ impl Stream {
         }
     }
 
-    fn idle_inline(&self) -> bool {
-        self.inline && self.shared.pending.load(Ordering::Acquire) == 0
+    fn is_idle(&self) -> bool {
+        self.shared.pending.load(Ordering::Acquire) == 0
     }
 
-    fn push(&self, work: Work) -> Result<()> {
+    #[inline]
+    fn idle_inline(&self) -> bool {
+        self.inline && self.is_idle()
+    }
+
+    fn push(&self, work: Work) {
         let mut queue = self.shared.lock();
-        if !queue.served {
-            let shared = Arc::clone(&self.shared);
-            thread::Builder::new()
-                .name("ds-cpu-stream".to_owned())
-                .spawn(move || shared.serve())
-                .map_err(|e| Error::io("start a thread for the stream", &e))?;
-            queue.served = true;
-        }
         queue.items.push_back(work);
         self.shared.pending.fetch_add(1, Ordering::AcqRel);
         drop(queue);
-        self.shared.changed.notify_all();
-        Ok(())
+        self.shared.advance(false);
     }
 }
 
@@ -154,60 +203,155 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // The thread finishes the queue first, as the boundary promises, and holds what it needs.
         self.shared.lock().closed = true;
-        self.shared.changed.notify_all();
+        self.shared.work.notify_all();
     }
 }
 
 impl Shared {
-    fn serve(&self) {
-        while let Some(work) = self.next() {
+    /// Takes items from the front until there are none, a wait is not over, or the first one is to
+    /// be run and `runs` says that this is not the thread for it.
+    fn advance(self: &Arc<Self>, runs: bool) {
+        let mut queue = self.lock();
+        if queue.turn != Turn::Free {
+            return;
+        }
+        queue.turn = Turn::Taken;
+        loop {
+            match queue.items.front() {
+                Some(Work::Run(_)) if !runs && self.status() == DS_OK => {
+                    if self.call_a_runner(&mut queue) {
+                        break;
+                    }
+                    continue;
+                }
+                None => break,
+                Some(_) => {}
+            }
+            self.runnable.store(false, Ordering::Release);
+            let Some(work) = queue.items.pop_front() else {
+                break;
+            };
+            drop(queue);
             match work {
                 Work::Run(run) => {
-                    if self.status() == DS_OK {
-                        run();
+                    if self.status() == DS_OK && catch_unwind(AssertUnwindSafe(run)).is_err() {
+                        self.fail(Error::internal("a kernel or copy of the stream panicked"));
                     }
                 }
                 Work::Record(timeline, value) => timeline.signal(value, self.status()),
-                Work::Wait(timeline, value) => {
-                    if let Err(error) = timeline.wait(value, ds_plugin::abi::DS_FOREVER) {
-                        self.lock().failure.get_or_insert(error);
+                Work::Wait(timeline, value) => match timeline.outcome(value) {
+                    Some(status) => self.note(status),
+                    None => {
+                        // Said before the timeline knows of the callback: it may come at once.
+                        self.lock().turn = Turn::Blocked;
+                        let shared = Arc::clone(self);
+                        timeline.on_ready(value, Box::new(move |status| shared.unblock(status)));
+                        return;
                     }
-                }
+                },
             }
-            if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-                drop(self.lock());
-                self.changed.notify_all();
+            self.finish_one();
+            queue = self.lock();
+        }
+        queue.turn = Turn::Free;
+    }
+
+    /// The timeline that the last item waited for has got there, or failed.
+    fn unblock(self: &Arc<Self>, status: DsStatus) {
+        self.note(status);
+        self.lock().turn = Turn::Free;
+        self.finish_one();
+        self.advance(false);
+    }
+
+    /// Tells whoever runs work that there is some: a caller of `synchronize`, else the stream's
+    /// thread. `false` when there is no thread to be had, so that the stream has failed.
+    fn call_a_runner(self: &Arc<Self>, queue: &mut Queue) -> bool {
+        self.runnable.store(true, Ordering::Release);
+        if queue.callers > 0 {
+            if queue.callers_asleep > 0 {
+                self.change.notify_all();
+            }
+            return true;
+        }
+        match queue.thread {
+            Served::Awake => {}
+            Served::Asleep => self.work.notify_one(),
+            Served::NotStarted => {
+                let shared = Arc::clone(self);
+                let started = thread::Builder::new()
+                    .name("ds-cpu-stream".to_owned())
+                    .spawn(move || shared.serve());
+                if let Err(e) = started {
+                    let error = Error::io("start a thread for the stream", &e);
+                    self.status.store(error.status(), Ordering::Release);
+                    queue.failure.get_or_insert(error);
+                    return false;
+                }
+                queue.thread = Served::Awake;
+            }
+        }
+        true
+    }
+
+    /// The stream's thread.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            self.advance(true);
+            if spin_until(|| self.runnable.load(Ordering::Acquire)) {
+                continue;
+            }
+            let mut queue = self.lock();
+            while !self.runnable.load(Ordering::Acquire) {
+                if queue.closed && self.pending.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                queue.thread = Served::Asleep;
+                queue = self
+                    .work
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+                queue.thread = Served::Awake;
             }
         }
     }
 
-    fn next(&self) -> Option<Work> {
-        for _ in 0..SPINS {
-            if self.pending.load(Ordering::Acquire) > 0 {
-                break;
-            }
-            hint::spin_loop();
-        }
-        let mut queue = self.lock();
-        loop {
-            if let Some(work) = queue.items.pop_front() {
-                return Some(work);
+    /// One item less is pending.
+    fn finish_one(&self) {
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let queue = self.lock();
+            if queue.callers_asleep > 0 {
+                self.change.notify_all();
             }
             if queue.closed {
-                return None;
+                self.work.notify_all();
             }
-            queue = self
-                .changed
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn note(&self, status: DsStatus) {
+        if let Err(error) = event::failure(status) {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let mut queue = self.lock();
+        if queue.failure.is_none() {
+            self.status.store(error.status(), Ordering::Release);
+            queue.failure = Some(error);
         }
     }
 
     fn status(&self) -> DsStatus {
-        self.lock().failure.as_ref().map_or(DS_OK, Error::status)
+        self.status.load(Ordering::Acquire)
     }
 
+    #[inline]
     fn check(&self) -> Result<()> {
+        if self.status() == DS_OK {
+            return Ok(());
+        }
         self.lock().failure.clone().map_or(Ok(()), Err)
     }
 
@@ -238,13 +382,40 @@ mod tests {
         let note = move || send.send(thread::current().id()).unwrap();
         queue(&stream, note.clone());
         assert_eq!(receive.try_recv().unwrap(), here);
-        stream.wait(&gate, 1).unwrap();
+        stream.wait(&gate, 1);
         queue(&stream, note);
         assert!(receive.try_recv().is_err(), "ran before the wait was over");
         assert_eq!(stream.query().unwrap_err().status(), DS_NOT_READY);
         gate.signal(1, DS_OK);
+        // Whoever signals is not made to run what waited.
+        assert_ne!(receive.recv().unwrap(), here);
         stream.synchronize().unwrap();
-        assert_ne!(receive.try_recv().unwrap(), here);
+    }
+
+    #[test]
+    fn no_work_is_left_behind_by_callers_that_come_and_go() {
+        for inline in [true, false] {
+            let stream = Stream::new(inline);
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while !stop.load(Ordering::Relaxed) {
+                            stream.synchronize().unwrap();
+                        }
+                    });
+                }
+                for step in 1..=500 {
+                    let (gate, done) = (Arc::new(Timeline::default()), Arc::default());
+                    stream.wait(&gate, 1);
+                    queue(&stream, || ());
+                    stream.record(&done, step);
+                    gate.signal(1, DS_OK);
+                    done.wait(step, DS_FOREVER).unwrap();
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+        }
     }
 
     #[test]
@@ -259,11 +430,11 @@ mod tests {
                     move || seen.lock().unwrap().push((step, name))
                 };
                 queue(&a, log('a'));
-                a.record(&there, step + 1).unwrap();
-                b.wait(&there, step + 1).unwrap();
+                a.record(&there, step + 1);
+                b.wait(&there, step + 1);
                 queue(&b, log('b'));
-                b.record(&back, step + 1).unwrap();
-                a.wait(&back, step + 1).unwrap();
+                b.record(&back, step + 1);
+                a.wait(&back, step + 1);
             }
             a.synchronize().unwrap();
             let expected: Vec<_> = (0..100).flat_map(|s| [(s, 'a'), (s, 'b')]).collect();
@@ -275,10 +446,10 @@ mod tests {
     fn a_failed_wait_stops_the_stream_and_everyone_behind_it() {
         let (a, b) = (Stream::new(true), Stream::new(false));
         let (gate, after) = (Arc::new(Timeline::default()), Arc::new(Timeline::default()));
-        a.wait(&gate, 1).unwrap();
+        a.wait(&gate, 1);
         queue(&a, || panic!("work behind a failed wait must not run"));
-        a.record(&after, 1).unwrap();
-        b.wait(&after, 1).unwrap();
+        a.record(&after, 1);
+        b.wait(&after, 1);
         gate.signal(0, DS_DEVICE_LOST);
         assert_eq!(a.synchronize().unwrap_err().status(), DS_DEVICE_LOST);
         assert_eq!(b.synchronize().unwrap_err().status(), DS_DEVICE_LOST);
@@ -292,8 +463,8 @@ mod tests {
     fn a_dropped_stream_still_finishes_its_queue() {
         let stream = Stream::new(false);
         let (gate, done) = (Arc::new(Timeline::default()), Arc::new(Timeline::default()));
-        stream.wait(&gate, 1).unwrap();
-        stream.record(&done, 1).unwrap();
+        stream.wait(&gate, 1);
+        stream.record(&done, 1);
         drop(stream);
         gate.signal(1, DS_OK);
         done.wait(1, DS_FOREVER).unwrap();

@@ -6,7 +6,7 @@
 //! | `parse` | the grammar, from text to [`Schema`]; refuses with a [`SchemaError`] |
 //! | `resolve` | what the names in a text stand for, and whether they make an op |
 //! | `canonical` | the one text of a schema's interface, and its [`SchemaHash`] |
-//! | `signature` | what a call looks like without addresses: [`TensorView`], [`Signature`] |
+//! | `signature` | what a call looks like without addresses: [`TensorView`], [`Attr`] |
 //! | `bind` | [`Schema::bind`]: a call against a schema; refuses with a [`BindError`] |
 //! | `binding` | what the variables stand for, and what outputs to allocate: [`Binding`] |
 //! | `scalars` | values for attributes and launch scalars, in schema order |
@@ -69,7 +69,7 @@
 //!   length. A dimension variable that only lists use is bound anew for element `i` of every list.
 //! - Every dtype variable has its alternatives in one `where` group. One that only outputs have is
 //!   chosen by the caller. The dimensions of outputs follow from required inputs.
-//! - Launch scalars are no part of a [`Signature`]; `static` ones are.
+//! - Launch scalars are no part of a signature; `static` ones are.
 //! - A tolerance belongs to the dtype of the result that is compared, and carries its reason. With
 //!   the clause, every float that a result may be has one; without it, the op cannot be verified.
 //! - Sets, doc, tolerances and determinism are not hashed: telling more of an op leaves it the same.
@@ -103,4 +103,4 @@ pub use schema::{
     MAX_RANK, MAX_SOURCE_BYTES, Multiplicity, Role, Scalar, ScalarKind, Schema, SchemaFile,
     Tolerance,
 };
-pub use signature::{Arg, ArgView, Attr, Layout, Signature, SignatureView, TensorSpec, TensorView};
+pub use signature::{Arg, ArgView, Attr, Layout, TensorSpec, TensorView};

@@ -1,13 +1,10 @@
-//! What a call looks like without its addresses: the key of everything that is prepared once.
-//!
-//! Each owned type has a borrowed twin for the path of every launch; twins are equal and hash alike,
-//! so that a cache is searched without building its key.
+//! What a call looks like without its addresses: its signature, which a kernel is prepared for.
 
 use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, ScalarKind, SchemaHash};
+use crate::{DType, ScalarKind};
 
 /// What is known of one tensor but its address, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +22,6 @@ pub struct TensorView<'a> {
 }
 
 /// What is known of one tensor but its address.
-// Fields in the order of `TensorView`: the derived hashes must agree.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TensorSpec {
     /// Element type.
@@ -44,33 +40,6 @@ pub struct TensorSpec {
 pub type Arg = Vec<TensorSpec>;
 /// The tensors of one argument, borrowed.
 pub type ArgView<'a> = &'a [TensorView<'a>];
-
-/// A call without addresses and launch scalars: what a kernel is prepared for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Signature {
-    /// The op's name.
-    pub op: String,
-    /// Hash of its schema.
-    pub schema_hash: SchemaHash,
-    /// Arguments in schema order, inputs before outputs.
-    pub args: Vec<Arg>,
-    /// Static attributes in schema order.
-    pub attributes: Vec<Attr>,
-}
-
-/// A [`Signature`], borrowed.
-// Fields in the order of `Signature`: the derived hashes must agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SignatureView<'a> {
-    /// The op's name.
-    pub op: &'a str,
-    /// Hash of its schema.
-    pub schema_hash: SchemaHash,
-    /// Arguments in schema order, inputs before outputs.
-    pub args: &'a [ArgView<'a>],
-    /// Static attributes in schema order.
-    pub attributes: &'a [Attr],
-}
 
 /// A scalar's value. Equal when the bits are: a NaN is itself, and 0 is not -0.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -182,40 +151,6 @@ impl TensorView<'_> {
     }
 }
 
-impl SignatureView<'_> {
-    /// Copies it, to keep it as the key of what was prepared.
-    pub fn to_signature(&self) -> Signature {
-        Signature {
-            op: self.op.to_owned(),
-            schema_hash: self.schema_hash,
-            args: (self.args.iter())
-                .map(|arg| arg.iter().map(TensorView::to_spec).collect())
-                .collect(),
-            attributes: self.attributes.to_vec(),
-        }
-    }
-}
-
-impl PartialEq<TensorView<'_>> for TensorSpec {
-    fn eq(&self, other: &TensorView<'_>) -> bool {
-        self.view() == *other
-    }
-}
-
-impl PartialEq<SignatureView<'_>> for Signature {
-    fn eq(&self, other: &SignatureView<'_>) -> bool {
-        self.op == other.op
-            && self.schema_hash == other.schema_hash
-            && self.attributes == other.attributes
-            && self.args.len() == other.args.len()
-            && self
-                .args
-                .iter()
-                .zip(other.args)
-                .all(|(mine, theirs)| mine.as_slice() == *theirs)
-    }
-}
-
 impl Attr {
     /// Its type.
     pub fn kind(self) -> ScalarKind {
@@ -237,7 +172,9 @@ impl Attr {
         }
     }
 
-    fn bits(self) -> (ScalarKind, u64) {
+    /// Its type and its bits: what tells two values apart.
+    #[inline]
+    pub fn bits(self) -> (ScalarKind, u64) {
         let bits = match self {
             Self::Bool(value) => u64::from(value),
             Self::I64(value) => value.cast_unsigned(),
@@ -263,8 +200,6 @@ impl Hash for Attr {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
 
     fn layout(shape: &[i64], strides: &[i64]) -> Layout {
@@ -302,33 +237,6 @@ mod tests {
             ds_abi::DS_LAYOUT_STRIDED,
         ];
         assert_eq!([Contiguous as u8, Rows as u8, Strided as u8], boundary);
-    }
-
-    #[test]
-    fn views_are_their_owners_twins() {
-        let x = TensorSpec::contiguous(DType::BF16, vec![2, 0, 3]);
-        assert_eq!(x.strides, [3, 3, 1]);
-        let arg = [x.view(), x.view()];
-        let view = SignatureView {
-            op: "f",
-            schema_hash: SchemaHash([7; 16]),
-            args: &[&arg, &[]],
-            attributes: &[Attr::Bool(true), Attr::F64(f64::NAN)],
-        };
-        let owned = view.to_signature();
-        assert!(owned == view && owned == owned.clone());
-        let hasher = std::hash::RandomState::new();
-        assert_eq!(hasher.hash_one(&owned), hasher.hash_one(view));
-        let other = SignatureView {
-            attributes: &[Attr::Bool(true), Attr::F64(0.0)],
-            ..view
-        };
-        assert!(owned != other);
-        let other = SignatureView {
-            args: &[&arg[..1], &[]],
-            ..view
-        };
-        assert!(owned != other);
     }
 
     #[test]
