@@ -300,14 +300,16 @@ impl Streams {
         }
     }
 
+    /// Every live stream.
+    pub(crate) fn all(&self) -> Vec<Stream> {
+        let slots = 0..self.lock().len();
+        slots.filter_map(|slot| self.live(slot)).collect()
+    }
+
     /// Waits for every stream; gives the first failure.
     pub(crate) fn synchronize(&self) -> Result<()> {
-        let live: Vec<_> = (0..self.lock().len())
-            .filter_map(|slot| self.live(slot))
-            .collect();
-        live.iter()
-            .map(Stream::synchronize)
-            .fold(Ok(()), Result::and)
+        let done = |result: Result<()>, stream: Stream| result.and(stream.synchronize());
+        self.all().into_iter().fold(Ok(()), done)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {

@@ -50,7 +50,8 @@ impl Tensor {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a negative extent, too many dimensions or too many
     /// elements, [`ErrorKind::OutOfMemory`].
-    #[inline]
+    #[allow(clippy::inline_always, reason = "else its result is copied twice")]
+    #[inline(always)]
     pub fn empty(stream: &Stream, dtype: DType, shape: &[i64]) -> Result<Self> {
         let (dims, bytes) = contiguous(dtype, shape)?;
         let buffer = Buffer::new(stream, bytes)?;
@@ -388,7 +389,11 @@ fn contiguous(dtype: DType, shape: &[i64]) -> Result<(Dims, u64)> {
             &format!("has {rank} dimensions, the limit is {MAX_RANK}"),
         ));
     }
-    let mut dims = SmallVec::from_elem(0, 2 * rank);
+    let mut dims = if rank <= INLINE_RANK {
+        SmallVec::from_buf_and_len([0; 2 * INLINE_RANK], 2 * rank)
+    } else {
+        SmallVec::from_elem(0, 2 * rank)
+    };
     let mut elements = 1_i64;
     let mut empty = false;
     for axis in (0..rank).rev() {

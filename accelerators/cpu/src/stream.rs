@@ -239,16 +239,16 @@ impl Shared {
                     }
                 }
                 Work::Record(timeline, value) => timeline.signal(value, self.status()),
-                Work::Wait(timeline, value) => match timeline.outcome(value) {
-                    Some(status) => self.note(status),
-                    None => {
+                Work::Wait(timeline, value) => {
+                    let Some(status) = timeline.outcome(value) else {
                         // Said before the timeline knows of the callback: it may come at once.
                         self.lock().turn = Turn::Blocked;
                         let shared = Arc::clone(self);
                         timeline.on_ready(value, Box::new(move |status| shared.unblock(status)));
                         return;
-                    }
-                },
+                    };
+                    self.note(status);
+                }
             }
             self.finish_one();
             queue = self.lock();

@@ -3,7 +3,7 @@
 use std::{
     ffi::c_void,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use ds_abi::{
@@ -11,7 +11,9 @@ use ds_abi::{
     DS_MEMORY_SHARED, DsCopy,
 };
 
-use super::pool::Block;
+use triomphe::Arc;
+
+use super::pool::{Block, Guests};
 use crate::{Device, Error, ErrorKind, Result, device::sized, plugin::call::call, stream::Stream};
 
 /// What kind of memory a buffer is.
@@ -36,6 +38,7 @@ impl MemoryKind {
 }
 
 /// A range of memory of one device. Clones share it; the last one gives it back.
+// The `Arc` is one without weak references, whose last owner goes with one atomic operation.
 #[derive(Clone)]
 pub struct Buffer(Arc<Inner>);
 
@@ -47,12 +50,8 @@ struct Inner {
 }
 
 enum Owner {
-    /// A block of the device's pool, home on the stream of this slot.
-    Pool {
-        block: Block,
-        home: usize,
-        guests: Mutex<Vec<usize>>,
-    },
+    /// A block of the device's pool, and the other streams that used it.
+    Pool { block: Block, guests: Guests },
     /// Raw memory of a kind that is not pooled.
     Raw { kind: MemoryKind },
     /// Somebody else's memory and how to tell them that we are done.
@@ -79,16 +78,14 @@ impl Buffer {
     pub fn new(stream: &Stream, bytes: u64) -> Result<Self> {
         let device = stream.device();
         let (block, address) = device.pool().take(stream, bytes)?;
-        let owner = Owner::Pool {
-            block,
-            home: stream.slot(),
-            guests: Mutex::default(),
-        };
         Ok(Self(Arc::new(Inner {
             device,
             address,
             bytes,
-            owner,
+            owner: Owner::Pool {
+                block,
+                guests: Guests::default(),
+            },
         })))
     }
 
@@ -157,13 +154,10 @@ impl Buffer {
     /// library does so itself.
     #[inline]
     pub fn record_use(&self, stream: &Stream) {
-        if let Owner::Pool { home, guests, .. } = &self.0.owner
-            && *home != stream.slot()
+        if let Owner::Pool { block, guests } = &self.0.owner
+            && block.home() != stream.slot()
         {
-            let mut guests = guests.lock().unwrap_or_else(PoisonError::into_inner);
-            if !guests.contains(&stream.slot()) {
-                guests.push(stream.slot());
-            }
+            guests.add(stream.slot());
         }
     }
 
@@ -375,14 +369,10 @@ impl Buffer {
 impl Drop for Inner {
     fn drop(&mut self) {
         match &mut self.owner {
-            Owner::Pool {
-                block,
-                home,
-                guests,
-            } => {
-                let guests =
-                    std::mem::take(guests.get_mut().unwrap_or_else(PoisonError::into_inner));
-                self.device.pool().give(self.device, *block, *home, guests);
+            Owner::Pool { block, guests } => {
+                self.device
+                    .pool()
+                    .give(self.device, self.address, *block, guests);
             }
             Owner::Raw { kind } => {
                 // Nothing tells which work still uses memory of these kinds, so all of it ends.

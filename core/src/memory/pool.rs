@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     ffi::c_void,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use ds_abi::DS_MEMORY_DEVICE;
@@ -22,22 +25,69 @@ use crate::{
 /// A large block may be given to a request of at least this share of it.
 const LARGE_FIT: (u64, u64) = (3, 4);
 
-/// A block in use.
+/// A block: what there is to know beside its address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
-    address: usize,
     bytes: u64,
     /// Index of the slab it is cut from, `NO_SLAB` for a large one and for the empty block.
     slab: u32,
+    /// Slot of the stream that it goes back to.
+    home: u32,
 }
 
 const NO_SLAB: u32 = u32::MAX;
-/// The block of a buffer of 0 bytes.
-const EMPTY: Block = Block {
-    address: 0,
-    bytes: 0,
-    slab: NO_SLAB,
-};
+
+impl Block {
+    /// The block of a buffer of 0 bytes.
+    const EMPTY: Self = Self {
+        bytes: 0,
+        slab: NO_SLAB,
+        home: 0,
+    };
+
+    pub(crate) fn home(self) -> usize {
+        self.home as usize
+    }
+
+    fn of(free: FreeBlock, home: usize) -> Self {
+        Self {
+            bytes: free.bytes,
+            slab: free.slab,
+            home: u32::try_from(home).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// A block that nobody owns.
+#[derive(Clone, Copy, Debug)]
+struct FreeBlock {
+    address: usize,
+    bytes: u64,
+    slab: u32,
+}
+
+/// The streams, by slot, that used a block beside the one it is home on.
+#[derive(Debug, Default)]
+pub(crate) struct Guests(AtomicU64);
+
+impl Guests {
+    /// Slots from this one on share the last bit.
+    const SHARED: usize = u64::BITS as usize - 1;
+
+    pub(crate) fn add(&self, slot: usize) {
+        self.0
+            .fetch_or(1 << slot.min(Self::SHARED), Ordering::Relaxed);
+    }
+
+    /// Whether the stream in `slot` may be one of them.
+    fn may_have(&mut self, slot: usize) -> bool {
+        *self.0.get_mut() & (1 << slot.min(Self::SHARED)) != 0
+    }
+
+    fn are_none(&mut self) -> bool {
+        *self.0.get_mut() == 0
+    }
+}
 
 /// What a pool holds and has done; upstream's `memory_stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -79,15 +129,15 @@ struct State {
     /// Free blocks that no work uses any more: anybody's, without a wait.
     idle: Free,
     /// Blocks whose last use on other streams is not over, with the stream they go home to.
-    pending: Vec<(Block, usize, Vec<Point>)>,
+    pending: Vec<(FreeBlock, usize, Vec<Point>)>,
     slabs: Vec<Slab>,
     stats: MemoryStats,
 }
 
 struct Free {
-    small: Vec<Vec<Block>>,
+    small: Vec<Vec<FreeBlock>>,
     /// Large blocks by size.
-    large: BTreeMap<u64, Vec<Block>>,
+    large: BTreeMap<u64, Vec<FreeBlock>>,
 }
 
 impl Default for Free {
@@ -118,7 +168,7 @@ impl Pool {
     #[inline]
     pub(crate) fn take(&self, stream: &Stream, bytes: u64) -> Result<(Block, *mut c_void)> {
         if bytes == 0 {
-            return Ok((EMPTY, std::ptr::null_mut()));
+            return Ok((Block::EMPTY, std::ptr::null_mut()));
         }
         let mut state = self.lock();
         let class = size::class(bytes);
@@ -134,7 +184,10 @@ impl Pool {
             None => self.take_elsewhere(&mut state, stream, class, bytes)?,
         };
         state.note_taken(block);
-        Ok((block, std::ptr::without_provenance_mut(block.address)))
+        Ok((
+            Block::of(block, stream.slot()),
+            std::ptr::without_provenance_mut(block.address),
+        ))
     }
 
     /// From pending blocks that are done, from another stream, or from the device.
@@ -145,7 +198,7 @@ impl Pool {
         stream: &Stream,
         class: Option<Class>,
         bytes: u64,
-    ) -> Result<Block> {
+    ) -> Result<FreeBlock> {
         state.settle_pending();
         if let Some(block) = state.take_own(stream.slot(), class, bytes) {
             state.stats.cache_hits += 1;
@@ -181,7 +234,7 @@ impl Pool {
         slot: usize,
         class: Option<Class>,
         bytes: u64,
-    ) -> Result<Block> {
+    ) -> Result<FreeBlock> {
         let Some(class) = class else {
             let too_large = || {
                 let text = format!("{bytes} bytes are more than an address can count");
@@ -189,7 +242,7 @@ impl Pool {
             };
             let bytes = size::large(bytes).ok_or_else(too_large)?;
             let address = self.reserve(state, device, bytes)?;
-            return Ok(Block {
+            return Ok(FreeBlock {
                 address,
                 bytes,
                 slab: NO_SLAB,
@@ -206,7 +259,7 @@ impl Pool {
             live: 0,
         });
         let count = slab_bytes / step;
-        let block = |index: u64| Block {
+        let block = |index: u64| FreeBlock {
             address: address + usize::try_from(index * step).unwrap_or(0),
             bytes: class.bytes,
             slab,
@@ -232,35 +285,35 @@ impl Pool {
         Ok(address.expose_provenance())
     }
 
-    /// Takes back a block whose home is the stream in slot `home` and that was also used on the
-    /// streams in `guests`.
-    pub(crate) fn give(&self, device: Device, block: Block, home: usize, guests: Vec<usize>) {
+    /// Takes back a block that was also used on the streams in `guests`.
+    pub(crate) fn give(
+        &self,
+        device: Device,
+        address: *mut c_void,
+        block: Block,
+        guests: &mut Guests,
+    ) {
         if block.bytes == 0 {
             return;
         }
+        let free = FreeBlock {
+            address: address.addr(),
+            bytes: block.bytes,
+            slab: block.slab,
+        };
         // Recorded outside the lock: it is a call into the plugin.
-        let mut points = Vec::new();
-        let mut lost = false;
-        for slot in guests {
-            if let Some(stream) = device.streams().live(slot) {
-                match stream.record() {
-                    Ok(point) => points.push(point),
-                    Err(_) => lost |= stream.synchronize().is_err(),
-                }
-            }
-        }
-        let mut state = self.lock();
-        state.note_given(block);
-        if lost {
-            // A failed stream never says when it is done with the block, so it is not used again.
-            log::warn!(
-                "{} bytes of {device} stay unused: a stream failed",
-                block.bytes
-            );
-        } else if points.is_empty() {
-            state.put_back(home, block);
+        let last_uses = if guests.are_none() {
+            Ok(Vec::new())
         } else {
-            state.pending.push((block, home, points));
+            last_uses(device, guests)
+        };
+        let mut state = self.lock();
+        state.note_given(free);
+        match last_uses {
+            Ok(points) if points.is_empty() => state.put_back(block.home(), free),
+            Ok(points) => state.pending.push((free, block.home(), points)),
+            // A failed stream never says when it is done with the block, so it is not used again.
+            Err(e) => log::warn!("{} bytes of {device} stay unused: {e}", block.bytes),
         }
     }
 
@@ -306,8 +359,25 @@ impl Pool {
     }
 }
 
+/// The points behind the last use of a block by each of `guests`.
+#[cold]
+fn last_uses(device: Device, guests: &mut Guests) -> Result<Vec<Point>> {
+    let mut points = Vec::new();
+    for stream in device.streams().all() {
+        if !guests.may_have(stream.slot()) {
+            continue;
+        }
+        match stream.record() {
+            Ok(point) => points.push(point),
+            Err(_) => stream.synchronize()?,
+        }
+    }
+    Ok(points)
+}
+
 impl State {
-    fn note_taken(&mut self, block: Block) {
+    #[inline]
+    fn note_taken(&mut self, block: FreeBlock) {
         let stats = &mut self.stats;
         stats.allocated_bytes += block.bytes;
         stats.peak_allocated_bytes = stats.peak_allocated_bytes.max(stats.allocated_bytes);
@@ -318,7 +388,8 @@ impl State {
         }
     }
 
-    fn note_given(&mut self, block: Block) {
+    #[inline]
+    fn note_given(&mut self, block: FreeBlock) {
         self.stats.allocated_bytes -= block.bytes;
         self.stats.allocations -= 1;
         if let Some(slab) = self.slabs.get_mut(block.slab as usize) {
@@ -326,14 +397,14 @@ impl State {
         }
     }
 
-    fn put_back(&mut self, slot: usize, block: Block) {
+    fn put_back(&mut self, slot: usize, block: FreeBlock) {
         if self.free.len() <= slot {
             self.free.resize_with(slot + 1, Free::default);
         }
         self.free[slot].put(block);
     }
 
-    fn take_own(&mut self, slot: usize, class: Option<Class>, bytes: u64) -> Option<Block> {
+    fn take_own(&mut self, slot: usize, class: Option<Class>, bytes: u64) -> Option<FreeBlock> {
         let own = self
             .free
             .get_mut(slot)
@@ -346,7 +417,7 @@ impl State {
         slot: usize,
         class: Option<Class>,
         bytes: u64,
-    ) -> Option<(usize, Block)> {
+    ) -> Option<(usize, FreeBlock)> {
         let others = self
             .free
             .iter_mut()
@@ -428,7 +499,7 @@ impl State {
 
 impl Free {
     #[inline]
-    fn take(&mut self, class: Option<Class>, bytes: u64) -> Option<Block> {
+    fn take(&mut self, class: Option<Class>, bytes: u64) -> Option<FreeBlock> {
         if let Some(class) = class {
             return self.small[class.index].pop();
         }
@@ -444,14 +515,14 @@ impl Free {
         block
     }
 
-    fn put(&mut self, block: Block) {
+    fn put(&mut self, block: FreeBlock) {
         match size::class(block.bytes).filter(|_| block.slab != NO_SLAB) {
             Some(class) => self.small[class.index].push(block),
             None => self.large.entry(block.bytes).or_default().push(block),
         }
     }
 
-    fn into_blocks(self) -> impl Iterator<Item = Block> {
+    fn into_blocks(self) -> impl Iterator<Item = FreeBlock> {
         self.small
             .into_iter()
             .flatten()

@@ -48,6 +48,30 @@ pub(super) fn aliases(op: &Op, args: &[Args<'_>], device: Device) -> Result<Opti
             index += 1;
         }
     }
+    // The usual call has few tensors and no overlap: a look at each pair is cheaper than the rest.
+    if spans.len() <= STACK_TENSORS && !any_overlap(&spans) {
+        return Ok(None);
+    }
+    find(op, args, spans, index)
+}
+
+fn any_overlap(spans: &[Span]) -> bool {
+    let overlaps =
+        |a: &Span, b: &Span| a.start < b.end && b.start < a.end && (a.written || b.written);
+    (1..spans.len()).any(|index| {
+        let (earlier, rest) = spans.split_at(index);
+        rest.first()
+            .is_some_and(|span| earlier.iter().any(|other| overlaps(span, other)))
+    })
+}
+
+/// The aliases of a call of `count` tensors.
+fn find(
+    op: &Op,
+    args: &[Args<'_>],
+    mut spans: SmallVec<[Span; STACK_TENSORS]>,
+    count: u32,
+) -> Result<Option<Aliases>> {
     spans.sort_unstable_by_key(|span| (span.start, span.end, span.index));
     let mut found: Option<Aliases> = None;
     // In order of their start, a tensor that overlaps any earlier one overlaps the one among them
@@ -61,7 +85,7 @@ pub(super) fn aliases(op: &Op, args: &[Args<'_>], device: Device) -> Result<Opti
             if !same(args, span, other) {
                 return Err(overlap(op, args, span.index, other.index));
             }
-            let aliases = found.get_or_insert_with(|| (0..index).map(|_| None).collect());
+            let aliases = found.get_or_insert_with(|| (0..count).map(|_| None).collect());
             aliases[span.index.max(other.index) as usize] = Some(span.index.min(other.index));
         }
         // A written one is kept where both reach equally far: it is the one that matters.

@@ -10,7 +10,7 @@ use super::{
     Op,
     alias::{Aliases, aliases},
     choose::{candidates, refused},
-    key::{self, Key, alignment_class},
+    key::{self, alignment_class},
     plans::Plan,
     prepare::{Prepared, value},
     reference,
@@ -53,11 +53,11 @@ pub fn launch(
         .check_scalars(scalars)
         .map_err(|e| refused(op, &e))?;
     let aliases = aliases(op, args, device)?;
-    let mut key = Key::new();
-    key::write(&mut key, op, args, attributes, aliases.as_ref());
-    let plan = match device.plans().find(&key) {
+    let mut room = key::Room::new();
+    let key = room.key(op, args, attributes, aliases.as_ref());
+    let plan = match device.plans().find(key) {
         Some(plan) => plan,
-        None => prepare(op, device, args, attributes, aliases.as_ref(), &key)?,
+        None => prepare(op, device, args, attributes, aliases.as_ref(), key)?,
     };
     let span = trace::begin(op.name());
     let done = match &*plan {
@@ -87,6 +87,7 @@ fn launch_kernel(
     for arg in args {
         for tensor in *arg {
             raw.push(raw_tensor(tensor, dl_device));
+            tensor.buffer().record_use(stream);
         }
     }
     let mut values: SmallVec<[DsValue; STACK_TENSORS]> = SmallVec::new();
@@ -97,7 +98,7 @@ fn launch_kernel(
         0 => None,
         bytes => Some(Buffer::new(stream, bytes)?),
     };
-    let (handle, turn) = stream.queue();
+    let (handle, _turn) = stream.queue();
     let launch = DsLaunch {
         struct_size: sized::<DsLaunch>(),
         flags: 0,
@@ -117,17 +118,12 @@ fn launch_kernel(
     // SAFETY: the tensors were bound to the signature that the kernel was prepared for; their
     // buffers, and the workspace, are not given to others before the stream has passed the launch:
     // the pool reuses a block only behind its own stream, and `record_use` tells it of this one.
-    let queued = unsafe {
+    unsafe {
         call!(
             device.plugin(),
             op.launch(prepared.handle(), &raw const launch)
         )
-    };
-    drop(turn);
-    for tensor in args.iter().copied().flatten() {
-        tensor.buffer().record_use(stream);
     }
-    queued
 }
 
 #[inline]

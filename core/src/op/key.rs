@@ -2,40 +2,63 @@
 //! pass, hashed and compared at once. Addresses count by their alignment only.
 
 use ds_schema::Attr;
-use smallvec::SmallVec;
 
 use super::{Args, Op, alias::Aliases};
 use crate::Tensor;
 
-/// A key of the usual call stays on the stack.
-pub(super) type Key = SmallVec<[u64; 64]>;
+/// Room for the key of a call: that of the usual one stays on the stack.
+pub(super) struct Room {
+    stack: [u64; 64],
+    heap: Vec<u64>,
+}
 
 /// Alignments that signatures tell apart, by the binary logarithm of the address's own, 8 and more
 /// being the last: elements up to 8 bytes, a vector register of 16, a cache line of 64, the 256 that
 /// some devices want.
 const ALIGNMENT_CLASS: [u8; 9] = [0, 1, 2, 3, 4, 4, 6, 6, 8];
 
-/// Writes the key of a call to the empty `key`.
+impl Room {
+    pub(super) const fn new() -> Self {
+        Self {
+            stack: [0; 64],
+            heap: Vec::new(),
+        }
+    }
+
+    /// The key of a call.
+    #[inline]
+    pub(super) fn key(
+        &mut self,
+        op: &'static Op,
+        args: &[Args<'_>],
+        attributes: &[Attr],
+        aliases: Option<&Aliases>,
+    ) -> &[u64] {
+        let words = write(&mut self.stack, op, args, attributes, aliases);
+        if let Some(key) = self.stack.get(..words) {
+            return key;
+        }
+        self.heap.resize(words, 0);
+        write(&mut self.heap, op, args, attributes, aliases);
+        &self.heap
+    }
+}
+
+/// Writes a key to `words`, as far as it fits, and says how long it is.
 #[inline]
-pub(super) fn write(
-    key: &mut Key,
+fn write(
+    words: &mut [u64],
     op: &'static Op,
     args: &[Args<'_>],
     attributes: &[Attr],
     aliases: Option<&Aliases>,
-) {
-    let mut words = 1 + 2 * attributes.len() + args.len();
-    for arg in args {
-        for tensor in *arg {
-            words += 1 + 2 * tensor.shape().len();
-        }
-    }
-    key.resize(words, 0);
-    let mut slots = key.iter_mut();
+) -> usize {
+    let mut len = 0;
     let mut put = |word: u64| {
-        if let Some(slot) = slots.next() {
+        if let Some(slot) = words.get_mut(len) {
             *slot = word;
         }
+        len += 1;
     };
     // An op lives as long as the process, so its address is a name of its own.
     put(std::ptr::from_ref(op).addr() as u64);
@@ -60,6 +83,7 @@ pub(super) fn write(
             }
         }
     }
+    len
 }
 
 /// The class of the first element's alignment, as a binary logarithm.
