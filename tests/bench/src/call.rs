@@ -35,14 +35,9 @@ pub(crate) fn rms_norm() -> Result<()> {
         Tensor::empty(stream, DType::F32, &[1])?;
         Ok(())
     };
-    let mut cross = || {
-        stream.is_idle()?;
-        Ok(())
-    };
-    let mut sides: [Side<'_>; 3] = [
+    let mut sides: [Side<'_>; 2] = [
         Box::new(|| mean_seconds(CALLS, &mut call)),
         Box::new(|| mean_seconds(CALLS, &mut allocate)),
-        Box::new(|| mean_seconds(CALLS, &mut cross)),
     ];
     let seconds = alternate_for(ROUNDS, &mut sides)?;
     let ns = |side: usize| Spread::of(seconds[side].iter().map(|s| s * 1e9));
@@ -61,13 +56,6 @@ pub(crate) fn rms_norm() -> Result<()> {
         ns(1),
         "ns",
         "",
-        &formula,
-    );
-    print(
-        "one crossing of the boundary (stream_query and what the plugin does in it)",
-        ns(2),
-        "ns",
-        "60",
         &formula,
     );
     Ok(())

@@ -16,6 +16,7 @@
 )]
 
 mod adam;
+mod boundary;
 mod call;
 mod first_use;
 mod inputs;
@@ -34,10 +35,11 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// A name to filter by, and what measures and prints it.
 type Figure = (&'static str, fn() -> Result<()>);
 
-const FIGURES: [Figure; 8] = [
+const FIGURES: [Figure; 9] = [
     ("ds_report", report::warm),
     ("first_use", first_use::figure),
     ("call", call::rms_norm),
+    ("boundary", boundary::figure),
     ("hand_off", call::hand_off),
     ("adam", adam::figure),
     ("rms_norm_forward", rms_norm::forward),
