@@ -31,7 +31,7 @@ pub use dlpack::{DlManagedTensor, DlVersion};
 pub use ds_schema::DType;
 pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, default_device};
-pub use memory::{Buffer, MemoryKind, MemoryStats};
+pub use memory::{Buffer, MemoryKind, MemoryStats, is_pinned};
 pub use rng::{Generator, RngState, philox4x32_10};
 pub use stream::{Point, Stream, Timeline};
 pub use tensor::{Element, Tensor};

@@ -35,10 +35,17 @@ pub(crate) fn allocate(bytes: u64, alignment: u64, kind: u32) -> Result<*mut c_v
         .ok()
         .filter(|n| n.cast_signed() > 0)
         .ok_or_else(too_large)?;
-    let least = if size >= 2 * HUGE_PAGE_BYTES {
-        HUGE_PAGE_BYTES
+    // Pages are locked whole, so no two locked blocks may share one.
+    let page = rustix::param::page_size();
+    let size = if pinned {
+        size.checked_next_multiple_of(page).ok_or_else(too_large)?
     } else {
-        ALIGNMENT_BYTES
+        size
+    };
+    let least = match size {
+        _ if size >= 2 * HUGE_PAGE_BYTES => HUGE_PAGE_BYTES,
+        _ if pinned => page,
+        _ => ALIGNMENT_BYTES,
     };
     let alignment = usize::try_from(alignment)
         .map_err(|_| too_large())?

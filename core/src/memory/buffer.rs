@@ -13,7 +13,10 @@ use ds_abi::{
 
 use triomphe::Arc;
 
-use super::pool::{Block, Guests};
+use super::{
+    pinned,
+    pool::{Block, Guests},
+};
 use crate::{Device, Error, ErrorKind, Result, device::sized, plugin::call::call, stream::Stream};
 
 /// What kind of memory a buffer is.
@@ -96,6 +99,9 @@ impl Buffer {
     pub fn of_kind(device: Device, bytes: u64, kind: MemoryKind) -> Result<Self> {
         let alignment = u64::from(device.info().alignment_bytes);
         let address = device.allocate(bytes.max(1), alignment, kind.raw())?;
+        if kind == MemoryKind::Pinned {
+            pinned::add(address, bytes);
+        }
         Ok(Self(Arc::new(Inner {
             device,
             address,
@@ -142,6 +148,37 @@ impl Buffer {
     #[inline]
     pub fn bytes(&self) -> u64 {
         self.0.bytes
+    }
+
+    /// What kind of memory it is; somebody else's counts as the device's own.
+    pub fn kind(&self) -> MemoryKind {
+        match self.0.owner {
+            Owner::Raw { kind } => kind,
+            Owner::Pool { .. } | Owner::Foreign { .. } => MemoryKind::Device,
+        }
+    }
+
+    /// The bytes of pinned or shared memory, where they lie; `None` for the device's own.
+    ///
+    /// # Safety
+    /// While the slice lives, no queued work writes the buffer: synchronise first.
+    pub unsafe fn host_bytes(&self) -> Option<&[u8]> {
+        let len = usize::try_from(self.bytes()).ok()?;
+        // SAFETY: memory of these kinds is the host's to read at this address, and the plugin gave
+        // it with this size; the caller promises that nothing writes it.
+        (self.kind() != MemoryKind::Device)
+            .then(|| unsafe { std::slice::from_raw_parts(self.address().cast(), len) })
+    }
+
+    /// As [`Buffer::host_bytes`], to be written.
+    ///
+    /// # Safety
+    /// While the slice lives, no queued work uses the buffer and no clone of it is used.
+    pub unsafe fn host_bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let len = usize::try_from(self.bytes()).ok()?;
+        // SAFETY: as in `host_bytes`; the caller promises that nothing else uses it.
+        (self.kind() != MemoryKind::Device)
+            .then(|| unsafe { std::slice::from_raw_parts_mut(self.address().cast(), len) })
     }
 
     /// Whether both are the same memory.
@@ -193,7 +230,8 @@ impl Buffer {
     }
 
     /// Queues a copy of `bytes` bytes from `source` on the same device or another one of the same
-    /// plugin.
+    /// plugin. From or to pinned memory it goes on behind the caller's back, without staging:
+    /// upstream's `copy_(.., non_blocking=True)`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when a range does not fit or both overlap,
@@ -238,7 +276,12 @@ impl Buffer {
         } else {
             source.device().handle()
         };
-        self.queue_copy(stream, DS_COPY_ON_DEVICE, to, from, bytes, peer)?;
+        let direction = match (source.kind(), self.kind()) {
+            (MemoryKind::Pinned, MemoryKind::Device | MemoryKind::Shared) => DS_COPY_TO_DEVICE,
+            (MemoryKind::Device | MemoryKind::Shared, MemoryKind::Pinned) => DS_COPY_TO_HOST,
+            _ => DS_COPY_ON_DEVICE,
+        };
+        self.queue_copy(stream, direction, to, from, bytes, peer)?;
         self.record_use(stream);
         source.record_use(stream);
         Ok(())
@@ -375,6 +418,9 @@ impl Drop for Inner {
                     .give(self.device, self.address, *block, guests);
             }
             Owner::Raw { kind } => {
+                if *kind == MemoryKind::Pinned {
+                    pinned::remove(self.address);
+                }
                 // Nothing tells which work still uses memory of these kinds, so all of it ends.
                 let done = self.device.synchronize();
                 // SAFETY: allocated in `of_kind` with these numbers; the last owner is gone and

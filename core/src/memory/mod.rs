@@ -4,9 +4,11 @@
 //! next user is ordered behind that work, by the stream or by a wait for it.
 
 mod buffer;
+mod pinned;
 mod pool;
 mod size;
 
 pub use buffer::{Buffer, MemoryKind};
+pub use pinned::is_pinned;
 pub use pool::MemoryStats;
 pub(crate) use pool::Pool;
