@@ -294,7 +294,7 @@ fn in_tests(path: &str) -> bool {
 }
 
 /// What follows the last dot of a path.
-fn ending(path: &str) -> &str {
+pub(crate) fn ending(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(_, ending)| ending)
 }
 
@@ -326,19 +326,11 @@ fn has_word(line: &str, word: &str) -> bool {
 
 impl Tree {
     fn read(root: &Path) -> Result<Self, String> {
-        let listing = [
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ];
-        let listing = run(Command::new("git").args(listing).current_dir(root))?;
         let mut tree = Self::default();
-        for path in listing.split('\0').filter(|path| !path.is_empty()) {
+        for path in paths(root)? {
             // What is no text, or was deleted and not yet committed, has nothing to read.
-            if let Ok(text) = std::fs::read_to_string(root.join(path)) {
-                tree.files.insert(path.to_owned(), text);
+            if let Ok(text) = std::fs::read_to_string(root.join(&path)) {
+                tree.files.insert(path, text);
             }
         }
         let metadata = MetadataCommand::new()
@@ -349,6 +341,20 @@ impl Tree {
         tree.packages = members(&metadata);
         Ok(tree)
     }
+}
+
+/// Every file that is part of the project, or will be with the next commit.
+pub(crate) fn paths(root: &Path) -> Result<Vec<String>, String> {
+    let listing = [
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ];
+    let listing = run(Command::new("git").args(listing).current_dir(root))?;
+    let paths = listing.split('\0').filter(|path| !path.is_empty());
+    Ok(paths.map(str::to_owned).collect())
 }
 
 fn members(metadata: &Metadata) -> BTreeMap<String, Member> {

@@ -90,7 +90,13 @@ pub fn adam_step(
     op::launch(
         ADAM_STEP.op()?,
         stream,
-        &[tensors.params, tensors.grads, tensors.exp_avg, tensors.exp_avg_sq, found_inf],
+        &[
+            tensors.params,
+            tensors.grads,
+            tensors.exp_avg,
+            tensors.exp_avg_sq,
+            found_inf,
+        ],
         &[Attr::Bool(config.adamw), Attr::Bool(config.bias_correction)],
         &[
             Attr::F64(config.lr),

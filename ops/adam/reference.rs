@@ -13,7 +13,13 @@ pub(super) fn adam_step(call: &mut HostCall) -> Result<()> {
     let (adamw, bias_correction) = (call.flag(0)?, call.flag(1)?);
     let (lr, beta1, beta2) = (call.scalar(0)?, call.scalar(1)?, call.scalar(2)?);
     let (eps, weight_decay, step) = (call.scalar(3)?, call.scalar(4)?, call.scalar(5)?);
-    let correction = |beta: f64| if bias_correction { 1.0 - beta.powf(step) } else { 1.0 };
+    let correction = |beta: f64| {
+        if bias_correction {
+            1.0 - beta.powf(step)
+        } else {
+            1.0
+        }
+    };
     let (correction1, correction2) = (correction(beta1), correction(beta2).sqrt());
     for index in 0..call.args[0].len() {
         let mut p = call.args[0][index].to_f64()?;

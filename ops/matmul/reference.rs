@@ -15,7 +15,9 @@ pub(super) fn matmul(call: &mut HostCall) -> Result<()> {
                 for l in 0..k {
                     let left = a[(index * m + row) * k + l];
                     let right = &b[(index * k + l) * n..][..n];
-                    c.iter_mut().zip(right).for_each(|(sum, right)| *sum += left * right);
+                    c.iter_mut()
+                        .zip(right)
+                        .for_each(|(sum, right)| *sum += left * right);
                 }
             }
         }

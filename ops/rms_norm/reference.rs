@@ -26,10 +26,18 @@ pub(super) fn rms_norm_backward(call: &mut HostCall) -> Result<()> {
     let mut dx = Vec::with_capacity(x.len());
     let mut dweight = vec![0.0; d];
     for ((dy, x), r) in rows(&dy, d).zip(rows(&x, d)).zip(rstd) {
-        let dot = dy.iter().zip(x).zip(&weight).map(|((g, v), w)| g * v * w).sum::<f64>();
+        let dot = dy
+            .iter()
+            .zip(x)
+            .zip(&weight)
+            .map(|((g, v), w)| g * v * w)
+            .sum::<f64>();
         let mean = dot / count(d);
         dx.extend(
-            dy.iter().zip(x).zip(&weight).map(|((g, v), w)| r * (g * w - v * r * r * mean)),
+            dy.iter()
+                .zip(x)
+                .zip(&weight)
+                .map(|((g, v), w)| r * (g * w - v * r * r * mean)),
         );
         for ((sum, g), v) in dweight.iter_mut().zip(dy).zip(x) {
             *sum += g * v * r;
