@@ -35,17 +35,21 @@ fn selection(text: &mut String, report: &Report) {
 
 fn accelerators(text: &mut String, report: &Report) {
     let _ = writeln!(text, "{HEADING}accelerators{HEADING:#}");
+    let width = widest(report.accelerators.iter().map(|a| &a.name));
     for accelerator in &report.accelerators {
         let name = &accelerator.name;
         match &accelerator.refusal {
             None => {
                 let count = accelerator.device_count;
                 let plural = if count == 1 { "" } else { "s" };
-                let _ = writeln!(text, "  {name:<6} {GOOD}{count} device{plural}{GOOD:#}");
+                let _ = writeln!(
+                    text,
+                    "  {name:<width$} {GOOD}{count} device{plural}{GOOD:#}"
+                );
             }
             Some(refusal) => {
-                let _ = writeln!(text, "  {name:<6} no: {}", refusal.reason);
-                refusal.hint_below(text, 9);
+                let _ = writeln!(text, "  {name:<width$} no: {}", refusal.reason);
+                refusal.hint_below(text, width + 3);
             }
         }
     }
@@ -54,16 +58,25 @@ fn accelerators(text: &mut String, report: &Report) {
 
 fn devices(text: &mut String, report: &Report) {
     let _ = writeln!(text, "{HEADING}devices{HEADING:#}");
+    let width = widest(report.devices.iter().map(|d| &d.name));
     for device in &report.devices {
         #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
         let gib = device.memory_bytes as f64 / f64::from(1 << 30);
-        let _ = writeln!(text, "  {:<6} {}, {gib:.1} GiB", device.name, device.model);
-        let _ = writeln!(text, "         target {}", device.target);
+        let _ = writeln!(
+            text,
+            "  {:<width$} {}, {gib:.1} GiB",
+            device.name, device.model
+        );
+        let _ = writeln!(text, "  {:width$} target {}", "", device.target);
         if let Some(driver) = &device.driver {
-            let _ = writeln!(text, "         driver {driver}");
+            let _ = writeln!(text, "  {:width$} driver {driver}", "");
         }
     }
     text.push('\n');
+}
+
+fn widest<'a>(names: impl Iterator<Item = &'a String>) -> usize {
+    names.map(String::len).max().unwrap_or(0)
 }
 
 fn op_sets(text: &mut String, report: &Report) {

@@ -39,25 +39,34 @@ pub(crate) fn warm() -> Result<()> {
         }
     }
     let figure = format!("ds_report, warm cache, {PLUGINS} plugins");
-    print(&figure, Spread::of(wall_ms), "ms", "", "spawn to exit");
+    print(&figure, Spread::of(wall_ms), "ms", "30", "spawn to exit");
     print(
         &figure,
         Spread::of(memory_mib),
         "MiB",
-        "",
+        "30",
         "largest resident set",
     );
     Ok(())
 }
 
-/// A copy of the CPU's manifest under an id and an accelerator of its own, with the library beside
-/// it where it is built.
+/// A copy of the CPU's manifest with its kernels, under an id and an accelerator of its own, with the
+/// library beside it where it is built.
 fn plugin(folder: &Path, index: usize) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/cpu/plugin.json");
     let mut manifest: Value = serde_json::from_str(&fs::read_to_string(source)?)?;
     manifest["id"] = format!("org.deepspeed.bench{index}").into();
     manifest["accelerator"] = format!("bench{index}").into();
     manifest["aliases"] = Value::Array(Vec::new());
+    let mut kernels = Vec::new();
+    for text in ds_kernels::descriptions() {
+        let mut file: Value = serde_json::from_str(text)?;
+        for kernel in file["kernels"].as_array_mut().into_iter().flatten() {
+            kernel["accelerator"] = manifest["accelerator"].clone();
+            kernels.push(kernel.take());
+        }
+    }
+    manifest["kernels"] = kernels.into();
     let own = folder.join(format!("bench{index}"));
     fs::create_dir(&own)?;
     fs::write(own.join("plugin.json"), manifest.to_string())?;
