@@ -17,6 +17,7 @@ use crate::{
     Accelerator, Device, Error, ErrorKind, Result,
     accelerator::Source,
     discovery::{self, Candidate, Discovery, LinkedManifest, Search},
+    manifest::Manifest,
     op,
     probe::{self, ProbeRecord},
     selection::{AcceleratorStatus, Chosen, Selection, State},
@@ -77,6 +78,16 @@ impl Host {
     /// Everything that was found, with a verdict each.
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
+    }
+
+    /// What the plugin of that name or alias says of itself, without any code of it; upstream's
+    /// `communication_backend_name`, `export_envs` and `visible_devices_envs` are in there.
+    pub fn manifest(&self, name: &str) -> Option<&Manifest> {
+        self.discovery
+            .accelerators()
+            .into_iter()
+            .filter_map(|candidate| candidate.manifest.as_ref())
+            .find(|manifest| manifest.answers_to(name))
     }
 
     /// The accelerator of that name or alias, loaded at the first call.
@@ -240,8 +251,7 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
     let Some(library) = &candidate.library else {
         let linked = LinkedPlugin::all()
             .find(|linked| {
-                crate::manifest::Manifest::parse(linked.manifest.as_bytes())
-                    .is_ok_and(|own| own.id == manifest.id)
+                Manifest::parse(linked.manifest.as_bytes()).is_ok_and(|own| own.id == manifest.id)
             })
             .ok_or_else(|| {
                 let text = format!("{} is neither a file nor linked in", candidate.label());
