@@ -5,6 +5,8 @@
 
 mod plugins;
 mod report;
+#[cfg(test)]
+mod schema;
 mod toolchains;
 mod view;
 
