@@ -23,11 +23,14 @@ use ds_tests::{
 fn devices() -> Option<[Device; 2]> {
     static HOST: OnceLock<Option<Host>> = OnceLock::new();
     let host = HOST.get_or_init(|| {
-        // The library stays open to the end, so its folder stays too.
-        let folder = tempfile::tempdir().unwrap().keep();
-        example::build_c("sim-c", "libds_example_sim.so", &folder)
-            .unwrap()
-            .then(|| example::host(&folder))
+        // Once it is open, the library needs its file no more.
+        let folder = tempfile::tempdir().unwrap();
+        let built = example::build_c("sim-c", "libds_example_sim.so", folder.path()).unwrap();
+        built.then(|| {
+            let host = example::host(folder.path());
+            host.accelerator("sim").unwrap();
+            host
+        })
     });
     let sim = host.as_ref()?.accelerator("simulator").unwrap();
     assert_eq!(sim.device_count().unwrap(), 2);
