@@ -3,6 +3,7 @@
 //! A view is a file: it gathers a struct, which is printed as text or, with `--json`, as it is.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod plugins;
 mod report;
 mod toolchains;
@@ -31,6 +32,9 @@ struct Arguments {
     /// Upstream's: only errors that end the command are printed.
     #[arg(long, global = true)]
     hide_errors_and_warnings: bool,
+    /// Ask every plugin file again what it finds, rather than use an answer that was kept.
+    #[arg(long, global = true)]
+    live: bool,
     #[command(flatten)]
     report: report::Options,
     #[command(subcommand)]
@@ -43,6 +47,8 @@ enum View {
     Plugins,
     /// The compilers of each accelerator: which there are, whether they work, how to get them.
     Toolchains,
+    /// What was built and kept here: where it is, what is in it; prune, export, import.
+    Cache(cache::Options),
 }
 
 fn main() -> ExitCode {
@@ -61,11 +67,15 @@ fn main() -> ExitCode {
     if let Ok(own) = env::current_exe() {
         host = host.with_helper(own);
     }
+    if arguments.live {
+        host = host.with_live_probes();
+    }
     let json = arguments.json;
     let outcome = match arguments.view {
         None => show(json, &report::view(&host, &arguments.report)),
         Some(View::Plugins) => show(json, &plugins::view(&host)),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
+        Some(View::Cache(options)) => cache::run(json, &options),
     };
     outcome.unwrap_or_else(Outcome::tell)
 }
