@@ -505,7 +505,7 @@ fn exported_entries_serve_as_a_shared_cache_and_can_be_imported() {
     fs::write(&damaged, b"twp").unwrap();
     let exported = cache.export(None, &shared).unwrap();
     assert_eq!((exported.added.len(), exported.present), (0, 1));
-    assert!(exported.refused[0].1.starts_with("in its place, "));
+    assert!(exported.refused[0].1.starts_with("there is one already"));
     assert_eq!(
         second.build(&copy("two"), &toolchain).unwrap().level,
         Level::Built

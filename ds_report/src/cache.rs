@@ -11,7 +11,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use ds_core::build::{self, Cache, JitMode, PruneRules, Settings};
+use ds_core::{
+    Error,
+    build::{self, Cache, JitMode, PruneRules, Settings},
+};
 use serde::Serialize;
 
 use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, show};
@@ -96,7 +99,7 @@ fn list(settings: &Settings) -> List {
         let (exists, refusal, entries) = match &folder.entries {
             Ok(None) => (false, None, &[][..]),
             Ok(Some(entries)) => (true, None, entries.as_slice()),
-            Err(e) => (true, Some(Refusal::from(e)), &[][..]),
+            Err(e) => (true, Some(refusal(e)), &[][..]),
         };
         let (level, variable) = if folder.is_shared {
             ("shared", "DS_CACHE_SHARED")
@@ -119,6 +122,15 @@ fn list(settings: &Settings) -> List {
         jit: settings.jit.name(),
         folders: build::folders(settings).into_iter().map(folder).collect(),
     }
+}
+
+/// Without the operation, which the words around it tell.
+fn refusal(error: &Error) -> Refusal {
+    let mut refusal = Refusal::from(error);
+    if let Some(short) = refusal.reason.strip_prefix(&format!("{}: ", error.op())) {
+        refusal.reason = short.to_owned();
+    }
+    refusal
 }
 
 impl View for List {
@@ -214,12 +226,16 @@ fn prune(cache: &Cache, asked: &Prune) -> Result<PruneDone, Outcome> {
     };
     let mut left = cache.entries()?;
     left.retain(|entry| !removed.contains(entry));
+    let mut gone = entry::gather(&removed);
+    if !asked.dry_run {
+        gone.iter_mut().for_each(Entry::forget_log);
+    }
     Ok(PruneDone {
         path: cache.settings().dir.display().to_string(),
         dry_run: asked.dry_run,
         has_rules: rules != PruneRules::default(),
         freed_bytes: removed.iter().map(|entry| entry.size_bytes).sum(),
-        removed: entry::gather(&removed),
+        removed: gone,
         leftovers,
         left: Total::of(&left),
     })
@@ -243,7 +259,7 @@ impl View for PruneDone {
             let _ = writeln!(text, "removed {folders} that dead builds left");
         }
         let _ = writeln!(text, "left: {}", self.left.words());
-        if !self.has_rules && !self.left.is_empty() {
+        if !self.has_rules && self.removed.is_empty() && !self.left.is_empty() {
             text.push_str("hint: --failed, --older-than DAYS and --max-size SIZE remove more\n");
         }
         text
@@ -285,7 +301,7 @@ fn export(to: &Path) -> Result<Copied, Outcome> {
         .filter(|folder| folder.is_shared)
         .find_map(|folder| folder.entries.err());
     let mut copied = Copied::new("export", &cache.settings().dir, &to, done);
-    copied.untrusted = untrusted.as_ref().map(Refusal::from);
+    copied.untrusted = untrusted.as_ref().map(refusal);
     Ok(copied)
 }
 

@@ -47,7 +47,7 @@ pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
     const OP: &str = "check the build cache";
     // Which variable or argument names the folder is known for the user's own only.
     let elsewhere = if or_root {
-        "use a copy that belongs to you or to root"
+        "name a folder that belongs to you or to root"
     } else {
         "set DS_CACHE_DIR to a folder of yours"
     };
@@ -75,7 +75,12 @@ pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
         );
     }
     if let Some(what) = distrust(&metadata) {
-        return untrusted(what, format!("chmod go-w {}", dir.display()));
+        // A sticky folder, such as `/tmp`, is open to all on purpose.
+        let hint = match metadata.mode() & 0o1000 {
+            0 => format!("chmod go-w {}", dir.display()),
+            _ => elsewhere.into(),
+        };
+        return untrusted(what, hint);
     }
     // Whoever can write to a folder above can put another one in this one's place. Folders above
     // that belong to a group or to a project are common and left to their owners.

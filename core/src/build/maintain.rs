@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
+
 use super::{
     BuildKey, Cache, FailedBuild, Record, Settings,
     cache::{entry_folder, is_taken, move_to},
@@ -84,7 +86,7 @@ pub struct Copied {
     pub refused: Vec<(PathBuf, String)>,
 }
 
-/// The cache in numbers.
+/// Entries in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Valid artefacts.
@@ -127,16 +129,7 @@ impl Cache {
     /// # Errors
     /// As [`Cache::entries`].
     pub fn stats(&self) -> Result<Stats> {
-        let mut stats = Stats::default();
-        for entry in self.entries()? {
-            stats.size_bytes += entry.size_bytes;
-            match entry.state {
-                EntryState::Built(_) => stats.built += 1,
-                EntryState::Failed(_) => stats.failed += 1,
-                EntryState::Damaged(_) => stats.damaged += 1,
-            }
-        }
-        Ok(stats)
+        Ok(Stats::of(&self.entries()?))
     }
 
     /// What [`Cache::prune`] would remove: what the rules say, and damaged entries.
@@ -229,9 +222,10 @@ impl Cache {
                     copied.added.push(entry);
                 }
                 // It is not ours to remove.
-                Err(what) => copied
-                    .refused
-                    .push((target, format!("in its place, {what}"))),
+                Err(what) => copied.refused.push((
+                    target,
+                    format!("there is one already, damaged: {what}; remove it and export again"),
+                )),
             }
         }
         Ok(copied)
@@ -245,11 +239,7 @@ impl Cache {
     pub fn import(&self, from: &Path) -> Result<Copied> {
         const OP: &str = "import a cache";
         if !files::check_cache_folder(from, true)? {
-            return Err(files::io_error(
-                OP,
-                from,
-                std::io::ErrorKind::NotFound.into(),
-            ));
+            return Err(files::io_error(OP, from, Errno::NOENT.into()));
         }
         if !from.join("v1").is_dir() {
             let what = format!("{} has no folder v1 and is no cache", from.display());
@@ -283,6 +273,22 @@ impl Cache {
             }
         }
         Ok(copied)
+    }
+}
+
+impl Stats {
+    /// These entries in numbers.
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut stats = Self::default();
+        for entry in entries {
+            stats.size_bytes += entry.size_bytes;
+            match entry.state {
+                EntryState::Built(_) => stats.built += 1,
+                EntryState::Failed(_) => stats.failed += 1,
+                EntryState::Damaged(_) => stats.damaged += 1,
+            }
+        }
+        stats
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ds_core::build::{self, EntryState, ToolchainIdentity};
+use ds_core::build::{self, EntryState, Stats, ToolchainIdentity};
 use serde::Serialize;
 
 use crate::view::{BAD, DOUBTFUL, GOOD};
@@ -60,32 +60,27 @@ pub(super) struct Total {
     size_bytes: u64,
 }
 
-/// The entries by compiler and target, then by what they are of, the damaged ones last.
+/// The entries by target and compiler, then by what they are of, the damaged ones last.
 pub(super) fn gather(entries: &[build::Entry]) -> Vec<Entry> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
     let mut gathered: Vec<_> = entries.iter().map(|entry| Entry::new(entry, now)).collect();
-    gathered.sort_by(|a, b| {
-        let order = |entry: &Entry| entry.build.is_none();
-        let of = |entry: &'_ Entry| entry.build.as_ref().map(|build| build.subject.clone());
-        (order(a), a.group(), of(a), a.age_s, &a.key).cmp(&(
-            order(b),
-            b.group(),
-            of(b),
-            b.age_s,
-            &b.key,
-        ))
-    });
+    gathered.sort_by(|a, b| a.order().cmp(&b.order()));
     gathered
 }
 
-/// The entries in lines, below a heading for each compiler and target.
+/// The entries in lines, below a heading for each target and each compiler.
 pub(super) fn table(text: &mut String, entries: &[Entry]) {
     let width = |entry: &Entry| entry.build.as_ref().map_or(0, |b| b.subject.len());
     let width = entries.iter().map(width).max().unwrap_or(0);
+    let mut above = None;
     for group in entries.chunk_by(|a, b| a.group() == b.group()) {
-        if let Some((toolchain, target)) = group.first().and_then(Entry::group) {
-            let _ = writeln!(text, "  by {}\n  for {target}", toolchain.words());
+        if let Some((target, toolchain)) = group.first().and_then(Entry::group) {
+            if above != Some(target) {
+                let _ = writeln!(text, "  for {target}");
+                above = Some(target);
+            }
+            let _ = writeln!(text, "  by {}", toolchain.words());
         }
         for entry in group {
             entry.print(text, width);
@@ -143,10 +138,26 @@ impl Entry {
         }
     }
 
+    /// For one that was removed, and its log with it.
+    pub(super) fn forget_log(&mut self) {
+        self.log = None;
+    }
+
     /// What it has in common with its neighbours; nothing for a damaged one.
-    fn group(&self) -> Option<(&Toolchain, &str)> {
+    fn group(&self) -> Option<(&str, &Toolchain)> {
         let build = self.build.as_ref()?;
-        Some((&build.toolchain, build.target.as_str()))
+        Some((build.target.as_str(), &build.toolchain))
+    }
+
+    fn order(&self) -> impl Ord {
+        let subject = self.build.as_ref().map(|build| build.subject.as_str());
+        (
+            self.build.is_none(),
+            self.group(),
+            subject,
+            self.age_s,
+            &self.key,
+        )
     }
 
     fn print(&self, text: &mut String, width: usize) {
@@ -201,16 +212,13 @@ impl Toolchain {
 
 impl Total {
     pub(super) fn of(entries: &[build::Entry]) -> Self {
-        let mut total = Self::default();
-        for entry in entries {
-            total.size_bytes += entry.size_bytes;
-            match entry.state {
-                EntryState::Built(_) => total.good += 1,
-                EntryState::Failed(_) => total.failed += 1,
-                EntryState::Damaged(_) => total.damaged += 1,
-            }
+        let stats = Stats::of(entries);
+        Self {
+            good: stats.built,
+            failed: stats.failed,
+            damaged: stats.damaged,
+            size_bytes: stats.size_bytes,
         }
-        total
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -223,17 +231,19 @@ impl Total {
     }
 
     pub(super) fn words(&self) -> String {
-        if self.is_empty() {
+        let kinds = [
+            (self.good, count(self.good, "artefact")),
+            (self.failed, count(self.failed, "failed build")),
+            (self.damaged, format!("{} damaged", self.damaged)),
+        ];
+        let there: Vec<_> = kinds
+            .into_iter()
+            .filter_map(|(n, words)| (n > 0).then_some(words))
+            .collect();
+        if there.is_empty() {
             return "empty".to_owned();
         }
-        let mut words = count(self.good, "artefact");
-        if self.failed > 0 {
-            let _ = write!(words, ", {}", count(self.failed, "failed build"));
-        }
-        if self.damaged > 0 {
-            let _ = write!(words, ", {} damaged", self.damaged);
-        }
-        format!("{words}: {}", size(self.size_bytes))
+        format!("{}: {}", there.join(", "), size(self.size_bytes))
     }
 }
 
