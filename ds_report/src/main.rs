@@ -11,7 +11,7 @@ mod view;
 
 use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 // Named, so that the linker keeps what they register.
 use ds_accelerator_cpu as _;
 use ds_core::{Host, discovery::Search};
@@ -24,7 +24,7 @@ use view::{Outcome, show};
 /// Exit codes: 0 it was done; 1 what was asked for failed; 2 the command line is wrong;
 /// 3 an op set that --require names is not ready or buildable.
 #[derive(Parser)]
-#[command(version, about, long_about, args_conflicts_with_subcommands = true)]
+#[command(version, about, long_about)]
 struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
@@ -57,6 +57,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::parse();
+    // What all views share may stand in front of a command; what only the report knows would be
+    // ignored there, and a requirement that is ignored looks like one that holds.
+    if let (Some(_), Some(option)) = (&arguments.view, arguments.report.given()) {
+        let conflict = format!("{option} cannot be used with a command");
+        Arguments::command()
+            .error(ErrorKind::ArgumentConflict, conflict)
+            .exit();
+    }
     let level = if arguments.hide_errors_and_warnings {
         "off"
     } else {
