@@ -30,15 +30,21 @@ pub(crate) struct Options {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Where the cache is, and every entry of it (also without a word).
+    /// Where the cache is, and every entry of it; what `cache` alone does.
     List,
     /// Remove damaged entries, what dead builds left, and what the options say.
     Prune(Prune),
     /// Copy every artefact into FOLDER, for machines with the same compilers: to import there, or
     /// for `DS_CACHE_SHARED` to name.
-    Export { folder: PathBuf },
+    Export {
+        /// Where to; made when there is none.
+        folder: PathBuf,
+    },
     /// Take over the artefacts of a FOLDER that `export` wrote, each after a check.
-    Import { folder: PathBuf },
+    Import {
+        /// One that only you or root can write to.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Args)]

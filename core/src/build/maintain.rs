@@ -108,7 +108,10 @@ pub fn folders(settings: &Settings) -> Vec<CacheFolder> {
         .map(|(dir, is_shared)| CacheFolder {
             path: dir.clone(),
             is_shared,
-            is_writable: files::is_writable(dir),
+            is_writable: ["v1", "tmp"]
+                .map(|name| dir.join(name))
+                .iter()
+                .all(|dir| files::is_writable(dir)),
             entries: files::check_cache_folder(dir, is_shared)
                 .and_then(|exists| exists.then(|| entries_of(dir)).transpose()),
         })
