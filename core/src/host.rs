@@ -32,6 +32,8 @@ pub struct Host {
     discovery: Discovery,
     /// The program that opens unknown plugins first; without one they are opened here.
     helper: Option<PathBuf>,
+    /// What libraries answered to this host, when kept answers do not count.
+    live: Option<Mutex<BTreeMap<PathBuf, ProbeRecord>>>,
     /// By canonical name; a failure stays one, because its library has been opened.
     loaded: Mutex<BTreeMap<String, Result<Accelerator, Failure>>>,
 }
@@ -63,6 +65,7 @@ impl Host {
         Self {
             discovery: discovery::discover(&search),
             helper: None,
+            live: None,
             loaded: Mutex::default(),
         }
     }
@@ -72,6 +75,14 @@ impl Host {
     #[must_use]
     pub fn with_helper(mut self, helper: PathBuf) -> Self {
         self.helper = Some(helper);
+        self
+    }
+
+    /// The same with a helper that asks every plugin again, once, instead of trusting an answer that
+    /// was kept: whatever changes an answer and is not known to do so.
+    #[must_use]
+    pub fn with_live_probes(mut self) -> Self {
+        self.live = Some(Mutex::default());
         self
     }
 
@@ -165,11 +176,14 @@ impl Host {
     /// helper to ask it.
     pub fn probe(&self, candidate: &Candidate) -> Option<ProbeRecord> {
         let helper = self.helper.as_deref()?;
-        Some(probe::probe(
-            helper,
-            candidate.manifest.as_ref()?,
-            candidate.library.as_ref()?,
-        ))
+        let (manifest, library) = (candidate.manifest.as_ref()?, candidate.library.as_ref()?);
+        let ask = || probe::probe(helper, manifest, library, self.live.is_some());
+        let Some(answers) = &self.live else {
+            return Some(ask());
+        };
+        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = answers.entry(library.path.clone()).or_insert_with(ask);
+        Some(answer.clone())
     }
 
     /// Loads the plugin of a candidate, once.

@@ -29,6 +29,18 @@ pub(crate) struct Options {
     hide_operator_status: bool,
 }
 
+impl Options {
+    /// An option that was given, if one was.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        if self.require.is_empty() {
+            return self
+                .hide_operator_status
+                .then_some("--hide-operator-status");
+        }
+        Some("--require")
+    }
+}
+
 /// Everything that `ds_report` shows without a command.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

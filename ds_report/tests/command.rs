@@ -81,4 +81,8 @@ fn json_is_json_and_requirements_are_exit_codes() {
     assert!(errors.contains("not in this version: rollback"), "{errors}");
     assert_eq!(run(&["--require", "adam_step"], &[]).0, Some(0));
     assert_eq!(run(&["--bogus"], &[]).0, Some(2));
+    // What all views share may stand in front of one; what this view alone knows is not ignored.
+    assert_eq!(run(&["--json", "plugins"], &[]).0, Some(0));
+    let (code, _, errors) = run(&["--require", "gds", "plugins"], &[]);
+    assert_eq!(code, Some(2), "{errors}");
 }
