@@ -32,7 +32,7 @@ struct Arguments {
     #[arg(long, global = true)]
     json: bool,
     /// Upstream's: only errors that end the command are printed.
-    #[arg(long, global = true)]
+    #[arg(long = "hide_errors_and_warnings", global = true)]
     hide_errors_and_warnings: bool,
     /// Ask every plugin file again what it finds, rather than use an answer that was kept.
     #[arg(long, global = true)]

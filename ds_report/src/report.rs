@@ -25,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME[@ACCELERATOR]")]
     require: Vec<String>,
     /// Upstream's: leave the op sets out.
-    #[arg(long)]
+    #[arg(long = "hide_operator_status")]
     hide_operator_status: bool,
 }
 
@@ -35,7 +35,7 @@ impl Options {
         if self.require.is_empty() {
             return self
                 .hide_operator_status
-                .then_some("--hide-operator-status");
+                .then_some("--hide_operator_status");
         }
         Some("--require")
     }
