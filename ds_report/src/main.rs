@@ -3,6 +3,7 @@
 //! A view is a file: it gathers a struct, which is printed as text or, with `--json`, as it is.
 #![forbid(unsafe_code)]
 
+mod plugin;
 mod plugins;
 mod report;
 mod toolchains;
@@ -41,6 +42,9 @@ struct Arguments {
 enum View {
     /// Every plugin that was found, with its verdict, and the places of the search.
     Plugins,
+    /// Start a plugin, add it to those of this user, remove it.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// The compilers of each accelerator: which there are, whether they work, how to get them.
     Toolchains,
 }
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.view {
         None => show(json, &report::view(&host, &arguments.report)),
         Some(View::Plugins) => show(json, &plugins::view(&host)),
+        Some(View::Plugin(command)) => plugin::run(json, &host, &command),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
     };
     outcome.unwrap_or_else(Outcome::tell)

@@ -14,13 +14,21 @@ use crate::{Error, ErrorKind, Result, trust::FileIdentity};
 ///
 /// # Errors
 /// [`ErrorKind::LibraryNotFound`] with the system's words when it or something that it needs cannot
-/// be opened, [`ErrorKind::Untrusted`] when the file is another one than was checked.
+/// be opened, [`ErrorKind::Incompatible`] when it calls what nobody has, [`ErrorKind::Untrusted`]
+/// when the file is another one than was checked.
 pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
     let op = "load a plugin";
     // SAFETY: opening runs the library's constructors. It was checked before, and in a child
     // process first where it was not known; this is the point where the host decides to run it.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| {
-        Error::new(ErrorKind::LibraryNotFound, op, e.to_string()).with_hint(
+        let words = e.to_string();
+        // The system's loader has no codes. Words that it does not use cost the better hint only.
+        if words.contains("undefined symbol") {
+            return Error::new(ErrorKind::Incompatible, op, words).with_hint(
+                "link everything that it calls: `ldd -r` on that file lists what is missing",
+            );
+        }
+        Error::new(ErrorKind::LibraryNotFound, op, words).with_hint(
             "install what it needs, or see `ldd` on that file for the library that is missing",
         )
     })?;
