@@ -19,7 +19,7 @@ use super::{
     program, shell,
     tree::Tree,
 };
-use crate::view::{DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View};
+use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -89,17 +89,19 @@ impl Added {
         self.folder = folder(&options.folder)?;
         let found = judge(&self.folder)?;
         let Some(manifest) = &found.manifest else {
-            return Err(refusal(&found.verdict));
+            let mut why = refusal(&found.verdict);
+            why.reason = format!("{}: {}", manifest::FILE_NAME, why.reason);
+            return Err(why);
         };
         self.plugin = Some(Identity::new(manifest));
         if speaks_against(&found.verdict) {
             return Err(refusal(&found.verdict));
         }
-        let tree = Tree::read(&self.folder).map_err(|e| plain(&e))?;
-        verify_files(manifest, &self.folder).map_err(|e| plain(&e))?;
+        let tree = Tree::read(&self.folder).map_err(plain)?;
+        verify_files(manifest, &self.folder).map_err(plain)?;
 
-        let place = Place::find().map_err(|e| plain(&e))?;
-        let held = place.hold().map_err(|e| plain(&e))?;
+        let place = Place::find().map_err(plain)?;
+        let held = place.hold().map_err(plain)?;
         let copied = self.copy(&place, &held, &tree, manifest, options.replace);
         match copied {
             Ok(path) => self.copied_to = Some(path.clone()),
@@ -124,19 +126,24 @@ impl Added {
     ) -> Result<PathBuf, Refusal> {
         let there = place.plugins();
         let old = in_the_way(place, &there, manifest, replace)?;
-        let staged = held.stage().map_err(|e| plain(&e))?;
-        tree.copy(staged.path()).map_err(|e| plain(&e))?;
+        let staged = held.stage().map_err(plain)?;
+        tree.copy(staged.path()).map_err(plain)?;
         // The copy is what programs will open: it may lack what lay beside the folder.
-        self.open(staged.path(), manifest)?;
-        let path = held
-            .publish(staged, manifest.id.as_str())
-            .map_err(|e| plain(&e))?;
+        self.open(staged.path(), manifest).map_err(|mut why| {
+            // A name that is gone by now helps nobody.
+            let passing = staged.path().display().to_string();
+            let given = self.folder.display().to_string();
+            why.reason = why.reason.replace(&passing, &given);
+            why.hint = why.hint.map(|hint| hint.replace(&passing, &given));
+            why
+        })?;
+        let path = held.publish(staged, manifest.id.as_str()).map_err(plain)?;
         if let Some(old) = old {
             let version = old.manifest.as_ref().map(|m| m.version.clone());
             self.replaced = Some(version.unwrap_or_else(|| "a broken one".to_owned()));
             // Copied by hand under another name; under the same one it is gone by now.
             if let Some(before) = old.path.as_deref().filter(|before| **before != path) {
-                held.remove(before).map_err(|e| plain(&e))?;
+                held.remove(before).map_err(plain)?;
             }
         }
         Ok(path)
@@ -187,7 +194,7 @@ impl Added {
         // The child did not break. What remains are the schemas and kernels that the manifest lists.
         match host.accelerator(name) {
             Err(e) if missing(e.kind()) => Ok(()),
-            Err(e) => Err(Refusal::from(&e)),
+            Err(e) => Err(plain(e)),
             Ok(opened) => agree(manifest, opened.plugin().id(), opened.plugin().version()),
         }
     }
@@ -272,12 +279,9 @@ fn refusal(verdict: &Verdict) -> Refusal {
 }
 
 /// An error without the name of the operation, which the command says already.
-fn plain(error: &Error) -> Refusal {
-    let mut refusal = Refusal::from(error);
-    if error.kind() != ErrorKind::Io {
-        error.context().clone_into(&mut refusal.reason);
-    }
-    refusal
+fn plain(error: Error) -> Refusal {
+    let discovery::Refusal { reason, hint } = error.into();
+    Refusal { reason, hint }
 }
 
 /// The plugin that is to be replaced; an error if one lies there and is not.
@@ -434,7 +438,7 @@ impl View for Added {
         let why = self.refused.as_ref()?;
         let hint = why.hint.as_ref();
         let hint = hint.map_or(String::new(), |hint| format!("hint: {hint}\n"));
-        let message = format!("error: not added: {}\n{hint}", why.reason);
+        let message = format!("{BAD}error{BAD:#}: not added: {}\n{hint}", why.reason);
         Some(Outcome::new(FAILED, message))
     }
 }

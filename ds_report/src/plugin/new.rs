@@ -85,6 +85,8 @@ const RUST: &[Template] = &[
     ),
 ];
 
+/// What the ids of examples begin with.
+const NOBODYS: &str = "org.example.";
 /// How the C compiler is called; the example says the same in its first lines.
 const CC: &str = "cc -std=c11 -O2 -fPIC -shared -fvisibility=hidden";
 
@@ -92,7 +94,7 @@ pub(super) fn view(options: &Options) -> Result<New> {
     let name: AcceleratorName = options.name.parse().map_err(|e| as_argument(&e))?;
     let given = options.id.clone();
     let id: PluginId = given
-        .unwrap_or_else(|| format!("org.example.{}", name.as_str().replace('_', "-")))
+        .unwrap_or_else(|| format!("{NOBODYS}{}", name.as_str().replace('_', "-")))
         .parse()
         .map_err(|e| as_argument(&e))?;
     let sdk = find(options.lang, options.source.as_deref())?;
@@ -349,9 +351,14 @@ impl View for New {
             "\n{HEADING}build it{HEADING:#}\n  {build}\n\
              {HEADING}add it{HEADING:#}, again with --replace when it has changed\n  {ds_report} plugin add {plugin}\n\
              {HEADING}see it{HEADING:#}\n  DS_ACCELERATOR={name} {ds_report}\n\n\
-             Before others get it, put your vendor, license and description into plugin.json;\n\
-             its id {id} stays what it is from then on."
+             Before others get it, put your vendor, license and description into plugin.json."
         );
+        if id.starts_with(NOBODYS) {
+            let _ = writeln!(
+                text,
+                "Its id {id} is nobody's, and an id is for all time: give your own with --id."
+            );
+        }
         text
     }
 }

@@ -4,9 +4,9 @@
 //! sees a plugin whole or not at all. Names that begin with a dot are skipped by the search.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Permissions},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -107,6 +107,7 @@ impl Held<'_> {
         let folder = &self.place.path;
         tempfile::Builder::new()
             .prefix(PASSING)
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(folder)
             .map_err(|e| failed("write to", folder, e))
     }
@@ -200,6 +201,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-fn failed(what: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::new(ErrorKind::Io, what, path.display().to_string()).with_source(source)
+fn failed(what: &str, path: &Path, source: io::Error) -> Error {
+    let text = format!("cannot {what} {}", path.display());
+    Error::new(ErrorKind::Io, "change your plugins", text).with_source(source)
 }

@@ -140,8 +140,9 @@ fn stays_inside(path: &Path, to: &Path) -> bool {
     })
 }
 
-fn failed(what: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::new(ErrorKind::Io, what, path.display().to_string()).with_source(source)
+fn failed(what: &str, path: &Path, source: io::Error) -> Error {
+    let text = format!("cannot {what} {}", path.display());
+    Error::new(ErrorKind::Io, "copy the folder", text).with_source(source)
 }
 
 #[cfg(test)]
