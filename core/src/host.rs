@@ -107,13 +107,15 @@ impl Host {
     /// [`ErrorKind::NotInstalled`] with the names that are known, or why it cannot be used.
     pub fn accelerator(&self, name: &str) -> Result<Accelerator> {
         let serving = self.discovery.accelerators();
-        let answers = |candidate: &&&Candidate| {
-            candidate
-                .manifest
+        // As the selection has it: an alias of one is no reason to overlook the other's own name.
+        let is = |c: &&&Candidate| {
+            c.manifest
                 .as_ref()
-                .is_some_and(|m| m.answers_to(name))
+                .is_some_and(|m| m.accelerator.as_str() == name)
         };
-        let Some(candidate) = serving.iter().find(answers) else {
+        let answers = |c: &&&Candidate| c.manifest.as_ref().is_some_and(|m| m.answers_to(name));
+        let found = serving.iter().find(is);
+        let Some(candidate) = found.or_else(|| serving.iter().find(answers)) else {
             let known: Vec<_> = serving
                 .iter()
                 .filter_map(|c| Some(c.manifest.as_ref()?.accelerator.as_str()))

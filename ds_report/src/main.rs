@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod plugin;
 mod plugins;
 mod report;
 #[cfg(test)]
@@ -47,6 +48,9 @@ struct Arguments {
 enum View {
     /// Every plugin that was found, with its verdict, and the places of the search.
     Plugins,
+    /// Start a plugin, add it to those of this user, remove it.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// The compilers of each accelerator: which there are, whether they work, how to get them.
     Toolchains,
     /// What was built and kept here: where it is, what is in it; prune, export, import.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.view {
         None => show(json, &report::view(&host, &arguments.report)),
         Some(View::Plugins) => show(json, &plugins::view(&host)),
+        Some(View::Plugin(command)) => plugin::run(json, &host, &command),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
         Some(View::Cache(options)) => cache::run(json, &options),
     };
