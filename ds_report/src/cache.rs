@@ -73,7 +73,8 @@ pub(crate) fn run(json: bool, options: &Options) -> Result<ExitCode, Outcome> {
 }
 
 #[derive(Debug, Serialize)]
-struct List {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct List {
     /// Whether kernels are built here: the value of `DS_JIT`, or what it is without one.
     jit: &'static str,
     /// The user's first.
@@ -81,6 +82,7 @@ struct List {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Folder {
     /// `own` or `shared`.
     level: &'static str,
@@ -204,7 +206,8 @@ impl Folder {
 }
 
 #[derive(Debug, Serialize)]
-struct PruneDone {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct PruneDone {
     path: String,
     dry_run: bool,
     /// Whether anything but damaged entries was asked for.
@@ -273,7 +276,8 @@ impl View for PruneDone {
 }
 
 #[derive(Debug, Serialize)]
-struct Copied {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Copied {
     /// `export` or `import`.
     action: &'static str,
     from: String,
@@ -289,6 +293,7 @@ struct Copied {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Refused {
     path: String,
     reason: String,

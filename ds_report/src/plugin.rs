@@ -48,6 +48,16 @@ fn shell(path: &Path) -> String {
     }
 }
 
+/// The schema of each view, for `schema.rs`.
+#[cfg(test)]
+pub(crate) fn schemas() -> [(&'static str, schemars::Schema); 3] {
+    [
+        ("plugin-add", schemars::schema_for!(add::Added)),
+        ("plugin-new", schemars::schema_for!(new::New)),
+        ("plugin-remove", schemars::schema_for!(remove::Removed)),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

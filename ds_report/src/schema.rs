@@ -5,15 +5,19 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{plugins, report, toolchains};
+use crate::{cache, plugin, plugins, report, toolchains};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
-    let views: [(&str, Schema); 3] = [
-        ("report", schemars::schema_for!(report::Report)),
+    let mut views: Vec<(&str, Schema)> = vec![
+        ("cache", schemars::schema_for!(cache::List)),
+        ("cache-prune", schemars::schema_for!(cache::PruneDone)),
+        ("cache-copy", schemars::schema_for!(cache::Copied)),
         ("plugins", schemars::schema_for!(plugins::Plugins)),
+        ("report", schemars::schema_for!(report::Report)),
         ("toolchains", schemars::schema_for!(toolchains::Toolchains)),
     ];
+    views.extend(plugin::schemas());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     for (view, schema) in views {
         let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";

@@ -14,6 +14,7 @@ use crate::view::{BAD, DOUBTFUL, GOOD};
 const KEY_DIGITS: usize = 8;
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Entry {
     /// `good`, `failed` or `damaged`.
     state: &'static str,
@@ -30,6 +31,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Build {
     /// `op_set/kernel`, `op_set`, or `smoke compile`.
     subject: String,
@@ -44,6 +46,7 @@ struct Build {
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Toolchain {
     name: String,
     /// Empty for a library.
@@ -53,6 +56,7 @@ struct Toolchain {
 
 /// How many entries, and their size.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Total {
     good: usize,
     failed: usize,

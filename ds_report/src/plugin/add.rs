@@ -31,6 +31,7 @@ pub(crate) struct Options {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Added {
     folder: PathBuf,
     /// What its manifest says; nothing if it cannot be read.
@@ -52,6 +53,7 @@ pub(crate) struct Added {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Identity {
     id: String,
     version: String,
@@ -62,6 +64,7 @@ struct Identity {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Device {
     name: String,
     model: String,

@@ -22,6 +22,7 @@ pub(crate) struct Options {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Removed {
     /// What its manifest said, if it could be read.
     id: Option<String>,
