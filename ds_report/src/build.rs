@@ -56,7 +56,7 @@ pub(crate) struct Options {
 pub(crate) struct Build {
     /// Where artefacts are kept; nothing when there is no place for them.
     cache: Option<String>,
-    targets: Vec<Target>,
+    targets: Vec<ForTarget>,
     left_out: Vec<LeftOut>,
     /// What was asked for by name and cannot be built, and why.
     unmet: Vec<String>,
@@ -65,7 +65,7 @@ pub(crate) struct Build {
 /// A target, and what there is to build for it.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Target {
+struct ForTarget {
     accelerator: String,
     target: String,
     /// What all signatures share, each once.
@@ -125,7 +125,10 @@ pub(crate) fn view(host: &Host, options: &Options, json: bool) -> Result<Build, 
     let places = places(host, options)?;
     // The plugin judges the target, before anything is built for a misspelt one.
     for place in &places {
-        jit::check_target(place.accelerator.plugin(), &place.target)?;
+        jit::check_target(place.accelerator.plugin(), &place.target).map_err(|error| {
+            let shown = "`ds_report` shows the target of a device on the machine that has it";
+            error.with_hint(shown)
+        })?;
     }
     let variables: BTreeMap<_, _> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
@@ -148,7 +151,7 @@ pub(crate) fn view(host: &Host, options: &Options, json: bool) -> Result<Build, 
         let plan = Plan::new(place, &wanted.ops)?;
         for asked in wanted.asked.iter().filter(|asked| !asked.ops.is_empty()) {
             let missing = |op: &&Op| plan.without_kernel.iter().find(|m| m.op == op.name());
-            let missing: Vec<_> = asked.ops.iter().filter_map(|op| missing(op)).collect();
+            let missing: Vec<_> = asked.ops.iter().filter_map(missing).collect();
             if missing.len() == asked.ops.len() {
                 let reason = missing.first().map_or("", |missing| &missing.reason);
                 unmet.push(format!("{}: {reason}", asked.name));
@@ -209,6 +212,11 @@ fn places(host: &Host, options: &Options) -> Result<Vec<Place>, Outcome> {
     }
     let mut places = Vec::new();
     for (accelerator, devices) in shares {
+        if devices.is_empty() {
+            let what = format!("{} has no device here", accelerator.name());
+            let error = Error::new(ErrorKind::NoDevice, "find what to build for", what);
+            return Err(help(error).into());
+        }
         for alike in Alike::of(accelerator, devices)? {
             places.push(Place {
                 accelerator,
@@ -296,7 +304,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Builds what is to be built, `jobs` at the same time.
-    fn run(self, jobs: usize, force: bool, quiet: bool) -> Target {
+    fn run(self, jobs: usize, force: bool, quiet: bool) -> ForTarget {
         let missing: Vec<&str> = (self.builds.iter())
             .filter(|(build, _)| force || matches!(build.find(), Ok(None)))
             .map(|(build, _)| build.name())
@@ -332,7 +340,7 @@ impl<'a> Plan<'a> {
             }
         });
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Target {
+        ForTarget {
             accelerator: name.to_owned(),
             target: self.place.target.clone(),
             artefacts: (self.builds.into_iter())
@@ -434,15 +442,15 @@ impl View for Build {
         if !failed.is_empty() {
             lines.push(format!("not built: {}", failed.join(", ")));
         }
-        let lines: String = lines
-            .iter()
-            .map(|line| format!("{BAD}error{BAD:#}: {line}\n"))
-            .collect();
-        (!lines.is_empty()).then(|| Outcome::new(FAILED, lines))
+        let mut message = String::new();
+        for line in lines {
+            let _ = writeln!(message, "{BAD}error{BAD:#}: {line}");
+        }
+        (!message.is_empty()).then(|| Outcome::new(FAILED, message))
     }
 }
 
-impl Target {
+impl ForTarget {
     fn print(&self, text: &mut String) {
         let _ = writeln!(
             text,

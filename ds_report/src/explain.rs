@@ -6,7 +6,7 @@ mod call;
 use std::{env, fmt::Write as _};
 
 use ds_core::{Device, Host, op::Op};
-use ds_schema::{Arg, Multiplicity, Role, Schema, TensorSpec};
+use ds_schema::{Arg, BindError, BindRule, Element, Multiplicity, Role, Schema, TensorSpec};
 use serde::Serialize;
 
 use crate::{
@@ -167,18 +167,11 @@ fn explain(
         u8::try_from(alignment).map_or(MAX_ALIGNMENT_LOG2, |a| a.min(MAX_ALIGNMENT_LOG2));
     let told = Told::read(schema, words, alignment)
         .map_err(|what| refused(schema, &format!("{}: {what}", op.name())))?;
-    let bind = |error: ds_schema::BindError| refused(schema, &error.to_string());
+    let bind = |error: BindError| refused(schema, &error.to_string());
 
     let args = schema
         .complete(&told.args, &borrowed(&told.dtypes))
-        .map_err(|error| {
-            // What is chosen on a command line is chosen by its name.
-            let hint = match error.message.contains("choose") {
-                true => " (write it as NAME=DTYPE)",
-                false => "",
-            };
-            refused(schema, &format!("{error}{hint}"))
-        })?;
+        .map_err(|error| refused(schema, &format!("{error}{}", choice(schema, &told, &error))))?;
     let args: Vec<Arg> = args
         .into_iter()
         .zip(&told.args)
@@ -248,6 +241,21 @@ fn borrowed<T: Copy>(named: &[(String, T)]) -> Vec<(&str, T)> {
         .iter()
         .map(|(name, value)| (name.as_str(), *value))
         .collect()
+}
+
+/// How to say what an argument's dtype is, where that is what is missing.
+fn choice(schema: &Schema, told: &Told, error: &BindError) -> String {
+    let left_out = |of: &&ds_schema::Argument, told: &Option<Arg>| {
+        told.is_none() && error.argument.as_ref() == Some(&of.name)
+    };
+    let mut arguments = schema.arguments().iter().zip(&told.args);
+    let element = arguments.find_map(|(of, told)| left_out(&of, told).then_some(of.element));
+    match (error.rule, element) {
+        (BindRule::DType, Some(Element::Variable(variable))) => {
+            format!(" with {}=DTYPE", schema.dtype_variables()[variable])
+        }
+        _ => String::new(),
+    }
 }
 
 /// The error for a call that cannot be meant, with the schema that says what could be.
@@ -399,7 +407,7 @@ impl Call {
                         why.line()
                     )
                 }
-                (Some(score), ..) => format!("would take it too, with score {score}"),
+                (Some(score), ..) => format!("would take it, with score {score}"),
                 (None, Some(refusal), _) => refusal.clone(),
                 (None, None, _) => String::new(),
             };

@@ -61,22 +61,29 @@ pub(crate) fn takes(kernel: &Kernel, schema: &Schema) -> Vec<String> {
         let values: Vec<String> = values.iter().map(ToString::to_string).collect();
         phrases.push(format!("{attribute} is {}", or(&values)));
     }
-    for (argument, (least, greatest)) in &constraints.rank {
-        phrases.push(format!("{argument} has {least} to {greatest} dimensions"));
+    let arguments = || schema.arguments().iter().map(|a| a.name.as_str());
+    for argument in arguments() {
+        if let Some((least, greatest)) = constraints.rank.get(argument) {
+            phrases.push(format!("{argument} has {least} to {greatest} dimensions"));
+        }
     }
     for (variable, range) in &constraints.dims {
         phrases.extend(extent(variable, *range));
     }
     phrases.extend(layouts(kernel, schema));
     let mut alignments: Vec<(u64, Vec<&str>)> = Vec::new();
-    for (argument, &bytes) in &constraints.alignment_bytes {
+    for argument in arguments() {
+        let Some(&bytes) = constraints.alignment_bytes.get(argument) else {
+            continue;
+        };
         match alignments.iter_mut().find(|(of, _)| *of == bytes) {
-            Some((_, arguments)) => arguments.push(argument),
+            Some((_, aligned)) => aligned.push(argument),
             None => alignments.push((bytes, vec![argument])),
         }
     }
-    for (bytes, arguments) in alignments {
-        phrases.push(format!("{} aligned to {bytes} bytes", and(&arguments)));
+    for (bytes, aligned) in alignments {
+        let which = all_or_named(&aligned, schema);
+        phrases.push(format!("{which} aligned to {bytes} bytes"));
     }
     if let Some(most) = constraints.max_elements {
         phrases.push(format!("at most {most} elements in a tensor"));
@@ -135,13 +142,18 @@ fn layouts(kernel: &Kernel, schema: &Schema) -> Vec<String> {
         (Layout::Contiguous, "contiguous"),
     ] {
         let arguments = of(layout);
-        if arguments.len() == schema.arguments().len() && arguments.len() > 1 {
-            phrases.push(format!("all arguments {words}"));
-        } else if !arguments.is_empty() {
-            phrases.push(format!("{} {words}", and(&arguments)));
+        if !arguments.is_empty() {
+            phrases.push(format!("{} {words}", all_or_named(&arguments, schema)));
         }
     }
     phrases
+}
+
+fn all_or_named(arguments: &[&str], schema: &Schema) -> String {
+    match arguments.len() {
+        n if n > 1 && n == schema.arguments().len() => "all arguments".to_owned(),
+        _ => and(arguments),
+    }
 }
 
 /// `a`, `a and b`, `a, b and c`.

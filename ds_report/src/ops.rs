@@ -137,7 +137,7 @@ impl Counted {
 
 /// What an op without a kernel runs on.
 const HOST: &str = "host reference";
-const NOTHING: &str = "nothing";
+const NOTHING: &str = "cannot run";
 
 impl View for Ops {
     fn text(&self) -> String {
@@ -172,7 +172,12 @@ impl View for Ops {
         }
         text.push('\n');
         for (column, devices) in self.devices.iter().enumerate() {
-            let _ = writeln!(text, "{}: {}", devices.name, self.summary(column));
+            let _ = writeln!(
+                text,
+                "{}: ops by their best kernel: {}",
+                devices.name,
+                self.summary(column)
+            );
         }
         let nowhere = self.ops.iter().filter(|op| !op.host_reference);
         let nowhere: Vec<&str> = nowhere.map(|op| op.name.as_str()).collect();
@@ -197,10 +202,6 @@ impl Ops {
             counts.entry(rank).or_insert((name, 0)).1 += 1;
         }
         let counts = counts.values().map(|(name, n)| format!("{n} {name}"));
-        let of = match self.ops.len() {
-            1 => "1 op".to_owned(),
-            n => format!("{n} ops"),
-        };
-        format!("of {of} {}", counts.collect::<Vec<_>>().join(", "))
+        counts.collect::<Vec<_>>().join(", ")
     }
 }

@@ -5,13 +5,16 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{plugins, report, toolchains};
+use crate::{build, explain, ops, plugins, report, toolchains};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
-    let views: [(&str, Schema); 3] = [
+    let views: [(&str, Schema); 6] = [
         ("report", schemars::schema_for!(report::Report)),
         ("plugins", schemars::schema_for!(plugins::Plugins)),
+        ("build", schemars::schema_for!(build::Build)),
+        ("ops", schemars::schema_for!(ops::Ops)),
+        ("explain", schemars::schema_for!(explain::Explain)),
         ("toolchains", schemars::schema_for!(toolchains::Toolchains)),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");

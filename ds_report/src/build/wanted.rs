@@ -155,7 +155,7 @@ fn switch(variables: &BTreeMap<String, OsString>, name: &str) -> ds_core::Result
     match variables.get(name).map(OsString::as_os_str) {
         Some(value) if value == "0" => Ok(Some(false)),
         Some(value) if value == "1" => Ok(Some(true)),
-        Some(value) if value != "" => Err(Error::new(
+        Some(value) if !value.is_empty() => Err(Error::new(
             ErrorKind::InvalidArgument,
             "read what to build",
             format!("{name} is '{}'; it must be 0 or 1", OsStr::display(value)),

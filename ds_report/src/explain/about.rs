@@ -67,9 +67,10 @@ impl About {
         let none = || "none".to_owned();
         let sets = (!self.op_sets.is_empty()).then(|| self.op_sets.join(", "));
         let _ = writeln!(text, "op sets         {}", sets.unwrap_or_else(none));
-        let reference = match self.host_reference {
-            true => "takes what no kernel takes, through host memory",
-            false => "none: what no kernel takes is refused",
+        let reference = if self.host_reference {
+            "takes what no kernel takes, through host memory"
+        } else {
+            "none: what no kernel takes is refused"
         };
         let _ = writeln!(text, "host reference  {reference}");
         let _ = writeln!(text, "schema hash     {}", self.schema_hash);
