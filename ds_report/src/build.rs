@@ -1,5 +1,6 @@
 //! `ds_report build`: builds now, into the cache, what would else be built at first use.
 
+mod text;
 mod wanted;
 
 use std::{
@@ -26,17 +27,15 @@ use serde::Serialize;
 use crate::{
     alike::Alike,
     sets::Sets,
-    view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, count},
+    view::{BAD, FAILED, Outcome, Refusal, View},
 };
 use wanted::{LeftOut, Wanted};
-
-/// Width of what became of something, in front of its name.
-const STATE_WIDTH: usize = 16;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Op sets or ops; without any, every set that `DS_BUILD_OPS` and `DS_BUILD_<SET>` (0 or 1)
     /// leave in.
+    #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// The accelerator to build for; without it, what `DS_ACCELERATOR` selects.
     #[arg(long, value_name = "NAME")]
@@ -407,33 +406,7 @@ impl Build {
 
 impl View for Build {
     fn text(&self) -> String {
-        let mut text = String::new();
-        for target in &self.targets {
-            target.print(&mut text);
-        }
-        let mut by_variable: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for LeftOut { op_set, by, kept } in &self.left_out {
-            let kept = match kept.as_slice() {
-                [] => String::new(),
-                kept => format!(" (another set has its {} too)", kept.join(", ")),
-            };
-            let sets = by_variable.entry(by).or_default();
-            sets.push(format!("{op_set}{kept}"));
-        }
-        for (by, sets) in by_variable {
-            let _ = writeln!(text, "left out by {by}: {}", sets.join(", "));
-        }
-        let all = || self.targets.iter().flat_map(|target| &target.artefacts);
-        let built = all().filter(|built| matches!(built.state, State::Built { .. }));
-        let (built, failed) = (built.count(), self.failed().count());
-        let cached = all().count() - built - failed;
-        let _ = write!(text, "{built} built, {cached} cached, {failed} failed");
-        match &self.cache {
-            Some(cache) => writeln!(text, "; kept in {cache}"),
-            None => writeln!(text),
-        }
-        .unwrap_or_default();
-        text
+        text::print(self)
     }
 
     fn failure(&self) -> Option<Outcome> {
@@ -448,88 +421,4 @@ impl View for Build {
         }
         (!message.is_empty()).then(|| Outcome::new(FAILED, message))
     }
-}
-
-impl ForTarget {
-    fn print(&self, text: &mut String) {
-        let _ = writeln!(
-            text,
-            "{HEADING}{}{HEADING:#}, target {}",
-            self.accelerator, self.target
-        );
-        let kernels = self.per_signature.iter().chain(&self.without_build);
-        let names = (self.artefacts.iter().map(|built| &built.name))
-            .chain(kernels.map(|kernel| &kernel.name))
-            .chain(self.without_kernel.iter().map(|missing| &missing.op));
-        let width = names.map(String::len).max().unwrap_or(0);
-        let mut line = |style: anstyle::Style, state: &str, name: &str, rest: &str| {
-            let _ = writeln!(
-                text,
-                "  {style}{state:<STATE_WIDTH$}{style:#} {name:<width$}  {rest}"
-            );
-        };
-        let mut told: Option<String> = None;
-        for built in &self.artefacts {
-            let held = built.held();
-            match &built.state {
-                State::Built { build_ms, .. } => {
-                    line(
-                        GOOD,
-                        &format!("built in {}", seconds(*build_ms)),
-                        &built.name,
-                        &held,
-                    );
-                }
-                State::Cached { is_shared, .. } => {
-                    let state = if *is_shared {
-                        "cached (shared)"
-                    } else {
-                        "cached"
-                    };
-                    line(GOOD, state, &built.name, &held);
-                }
-                State::Failed(why) => {
-                    line(BAD, "failed", &built.name, &held);
-                    let reason = why.line();
-                    // One compiler that is missing is one complaint.
-                    if told.as_ref() == Some(&reason) {
-                        line(BAD, "", "", "as above");
-                    } else {
-                        line(BAD, "", "", &why.reason);
-                        if let Some(hint) = &why.hint {
-                            line(BAD, "", "", &format!("hint: {hint}"));
-                        }
-                        told = Some(reason);
-                    }
-                }
-            }
-        }
-        for Kernel { name, op } in &self.per_signature {
-            let rest = format!("{op}: built per signature, at first use");
-            line(DOUBTFUL, "at first use", name, &rest);
-        }
-        for Kernel { name, op } in &self.without_build {
-            line(GOOD, "needs no build", name, op);
-        }
-        for Missing { op, reason } in &self.without_kernel {
-            line(DOUBTFUL, "no kernel", op, reason);
-        }
-    }
-}
-
-impl Built {
-    /// The ops whose kernels it holds.
-    fn held(&self) -> String {
-        let mut ops: Vec<&str> = self.kernels.iter().map(|k| k.op.as_str()).collect();
-        ops.dedup();
-        format!(
-            "{} of {}",
-            count(self.kernels.len(), "kernel"),
-            ops.join(", ")
-        )
-    }
-}
-
-fn seconds(ms: u64) -> String {
-    format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
