@@ -11,14 +11,11 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use ds_core::{
-    Error,
-    build::{self, Cache, JitMode, PruneRules, Settings},
-};
+use ds_core::build::{self, Cache, JitMode, PruneRules, Settings};
 use serde::Serialize;
 
-use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, show};
-use entry::{Entry, Total, count, size};
+use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, count, show};
+use entry::{Entry, Total, size};
 
 const DIR: &str = "DS_CACHE_DIR";
 
@@ -107,7 +104,7 @@ fn list(settings: &Settings) -> List {
         let (exists, refusal, entries) = match &folder.entries {
             Ok(None) => (false, None, &[][..]),
             Ok(Some(entries)) => (true, None, entries.as_slice()),
-            Err(e) => (true, Some(refusal(e)), &[][..]),
+            Err(e) => (true, Some(Refusal::short(e)), &[][..]),
         };
         let (level, variable) = if folder.is_shared {
             ("shared", "DS_CACHE_SHARED")
@@ -130,15 +127,6 @@ fn list(settings: &Settings) -> List {
         jit: settings.jit.name(),
         folders: build::folders(settings).into_iter().map(folder).collect(),
     }
-}
-
-/// Without the operation, which the words around it tell.
-fn refusal(error: &Error) -> Refusal {
-    let mut refusal = Refusal::from(error);
-    if let Some(short) = refusal.reason.strip_prefix(&format!("{}: ", error.op())) {
-        refusal.reason = short.to_owned();
-    }
-    refusal
 }
 
 impl View for List {
@@ -312,7 +300,7 @@ fn export(to: &Path) -> Result<Copied, Outcome> {
         .filter(|folder| folder.is_shared)
         .find_map(|folder| folder.entries.err());
     let mut copied = Copied::new("export", &cache.settings().dir, &to, done);
-    copied.untrusted = untrusted.as_ref().map(refusal);
+    copied.untrusted = untrusted.as_ref().map(Refusal::short);
     Ok(copied)
 }
 

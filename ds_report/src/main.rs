@@ -3,12 +3,19 @@
 //! A view is a file: it gathers a struct, which is printed as text or, with `--json`, as it is.
 #![forbid(unsafe_code)]
 
+mod alike;
+mod build;
 mod cache;
+mod explain;
+mod kernels;
+mod ops;
 mod plugin;
 mod plugins;
+mod ready;
 mod report;
 #[cfg(test)]
 mod schema;
+mod sets;
 mod toolchains;
 mod view;
 
@@ -53,6 +60,12 @@ enum View {
     Plugin(plugin::Command),
     /// The compilers of each accelerator: which there are, whether they work, how to get them.
     Toolchains,
+    /// Build now, into the cache, what would else be built at first use.
+    Build(build::Options),
+    /// The ops of a set, or all of them, and by what kind of kernel each runs on each device.
+    Ops(ops::Options),
+    /// What a call would run on, and why not on each other kernel.
+    Explain(explain::Options),
     /// What was built and kept here: where it is, what is in it; prune, export, import.
     Cache(cache::Options),
 }
@@ -90,6 +103,13 @@ fn main() -> ExitCode {
         Some(View::Plugins) => show(json, &plugins::view(&host)),
         Some(View::Plugin(command)) => plugin::run(json, &host, &command),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
+        Some(View::Build(options)) => {
+            build::view(&host, &options, json).and_then(|view| show(json, &view))
+        }
+        Some(View::Ops(options)) => ops::view(&host, &options).and_then(|view| show(json, &view)),
+        Some(View::Explain(options)) => {
+            explain::view(&host, &options).and_then(|view| show(json, &view))
+        }
         Some(View::Cache(options)) => cache::run(json, &options),
     };
     outcome.unwrap_or_else(Outcome::tell)

@@ -5,14 +5,17 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{cache, plugin, plugins, report, toolchains};
+use crate::{build, cache, explain, ops, plugin, plugins, report, toolchains};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
     let mut views: Vec<(&str, Schema)> = vec![
+        ("build", schemars::schema_for!(build::Build)),
         ("cache", schemars::schema_for!(cache::List)),
-        ("cache-prune", schemars::schema_for!(cache::PruneDone)),
         ("cache-copy", schemars::schema_for!(cache::Copied)),
+        ("cache-prune", schemars::schema_for!(cache::PruneDone)),
+        ("explain", schemars::schema_for!(explain::Explain)),
+        ("ops", schemars::schema_for!(ops::Ops)),
         ("plugins", schemars::schema_for!(plugins::Plugins)),
         ("report", schemars::schema_for!(report::Report)),
         ("toolchains", schemars::schema_for!(toolchains::Toolchains)),

@@ -8,6 +8,8 @@ use std::{
 use ds_core::build::{self, EntryState, Stats, ToolchainIdentity};
 use serde::Serialize;
 
+use crate::view::count;
+
 use crate::view::{BAD, DOUBTFUL, GOOD};
 
 /// Digits of a key that are shown; the folder has all of them.
@@ -249,11 +251,6 @@ impl Total {
         }
         format!("{}: {}", there.join(", "), size(self.size_bytes))
     }
-}
-
-pub(super) fn count(n: usize, of: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {of}{plural}")
 }
 
 pub(super) fn entries(n: usize) -> String {

@@ -92,25 +92,31 @@ impl<'a> Binder<'a> {
             elements: 0,
         });
         binder.count_tensors(arguments)?;
+        binder.bind_tensors()?;
+        Ok(binder.0)
+    }
+
+    /// Binds the tensors that are there, whatever their number.
+    pub(crate) fn bind_tensors(&mut self) -> Result<(), BindError> {
+        let args = self.0.args;
         let tensor_count = args.iter().map(|arg| arg.len()).sum();
         let mut index = 0;
         for (argument, &arg) in args.iter().enumerate() {
             let mut elements = 0_i64;
             for (element, tensor) in arg.iter().enumerate() {
                 let place = Place { argument, element };
-                let count = binder.check_tensor(place, tensor)?;
+                let count = self.check_tensor(place, tensor)?;
                 elements = elements
                     .checked_add(count)
-                    .ok_or_else(|| binder.too_large(place, "the list exceeds 2^63 elements"))?;
-                binder.bind_dtype(place, tensor.dtype)?;
-                binder.check_alias(place, index, tensor_count, tensor)?;
+                    .ok_or_else(|| self.too_large(place, "the list exceeds 2^63 elements"))?;
+                self.bind_dtype(place, tensor.dtype)?;
+                self.check_alias(place, index, tensor_count, tensor)?;
                 index += 1;
             }
-            binder.0.elements = binder.0.elements.max(elements);
+            self.0.elements = self.0.elements.max(elements);
         }
-        binder.bind_dims()?;
-        binder.check_alternatives()?;
-        Ok(binder.0)
+        self.bind_dims()?;
+        self.check_alternatives()
     }
 
     fn count_tensors(&mut self, arguments: &[Argument]) -> Result<(), BindError> {
