@@ -437,6 +437,35 @@ impl Point {
     /// # Errors
     /// The failure that keeps it from being reached.
     pub fn is_reached(&self) -> Result<bool> {
+        let state = self.state()?;
+        match state.status {
+            _ if state.value >= self.value => Ok(true),
+            DS_OK | DS_NOT_READY => Ok(false),
+            status => Err(Error::new(
+                call::kind(status),
+                "wait for a point",
+                format!(
+                    "work before it on {} failed with status {status}",
+                    self.timeline.device()
+                ),
+            )),
+        }
+    }
+
+    /// Whether the stream that recorded it is past it: it is reached, or never will be, because a
+    /// stream whose work failed does no more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state().is_ok_and(|state| {
+            state.value >= self.value || !matches!(state.status, DS_OK | DS_NOT_READY)
+        })
+    }
+
+    /// Whether `later` lies on the same timeline, and not before this one.
+    pub(crate) fn precedes(&self, later: &Self) -> bool {
+        Arc::ptr_eq(&self.timeline.0, &later.timeline.0) && self.value <= later.value
+    }
+
+    fn state(&self) -> Result<DsEventState> {
         let mut state = DsEventState {
             struct_size: sized::<DsEventState>(),
             status: DS_OK,
@@ -451,18 +480,7 @@ impl Point {
                 stream.event_query(self.timeline.handle(), &raw mut state)
             )
         }?;
-        match state.status {
-            _ if state.value >= self.value => Ok(true),
-            DS_OK | DS_NOT_READY => Ok(false),
-            status => Err(Error::new(
-                call::kind(status),
-                "wait for a point",
-                format!(
-                    "work before it on {} failed with status {status}",
-                    self.timeline.device()
-                ),
-            )),
-        }
+        Ok(state)
     }
 
     /// Blocks until it is reached.

@@ -191,10 +191,25 @@ impl Buffer {
     /// library does so itself.
     #[inline]
     pub fn record_use(&self, stream: &Stream) {
-        if let Owner::Pool { block, guests } = &self.0.owner
+        if stream.device() != self.device() {
+            self.record_use_abroad(stream);
+        } else if let Owner::Pool { block, guests } = &self.0.owner
             && block.home() != stream.slot()
         {
             guests.add(stream.slot());
+        }
+    }
+
+    /// Streams of other devices have slots of their own, so their use is kept as a point.
+    #[cold]
+    fn record_use_abroad(&self, stream: &Stream) {
+        match stream.record() {
+            Ok(point) => self.device().pool().use_abroad(self.address(), point),
+            // What cannot be noted is over when this returns.
+            Err(e) => {
+                let done = stream.synchronize();
+                log::debug!("{self:?} is in use on {stream:?}: {e}; waited: {done:?}");
+            }
         }
     }
 
@@ -409,6 +424,12 @@ impl Buffer {
     }
 }
 
+/// Waits for all work that may use memory of `device` at `address`.
+fn finish_work(device: Device, address: *mut c_void) -> Result<()> {
+    let own = device.synchronize();
+    own.and(device.pool().wait_abroad(address))
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         match &mut self.owner {
@@ -422,7 +443,7 @@ impl Drop for Inner {
                     pinned::remove(self.address);
                 }
                 // Nothing tells which work still uses memory of these kinds, so all of it ends.
-                let done = self.device.synchronize();
+                let done = finish_work(self.device, self.address);
                 // SAFETY: allocated in `of_kind` with these numbers; the last owner is gone and
                 // the device is done.
                 let freed = unsafe {
@@ -434,7 +455,7 @@ impl Drop for Inner {
                 }
             }
             Owner::Foreign { release } => {
-                if let Err(e) = self.device.synchronize() {
+                if let Err(e) = finish_work(self.device, self.address) {
                     log::error!("give foreign memory back: {e}");
                 }
                 if let Some(release) = release

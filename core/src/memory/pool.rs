@@ -1,8 +1,9 @@
 //! The caching pool of a device: blocks by size and by the stream that may use them next.
 //!
 //! A free block belongs to the stream that used it last. That stream takes it again without any
-//! wait; another one waits for a point recorded when it takes the block. Small blocks are cut from
-//! slabs, large ones are allocated one by one and taken again by best fit.
+//! wait; another one waits for a point recorded when it takes the block, unless the first has
+//! nothing pending. A failed stream does no more work, so its blocks are as good as any. Small
+//! blocks are cut from slabs, large ones are allocated one by one and taken again by best fit.
 
 use std::{
     collections::BTreeMap,
@@ -130,6 +131,8 @@ struct State {
     idle: Free,
     /// Blocks whose last use on other streams is not over, with the stream they go home to.
     pending: Vec<(FreeBlock, usize, Vec<Point>)>,
+    /// The last uses of live buffers, by address, on each stream of another device.
+    abroad: Vec<(usize, Point)>,
     slabs: Vec<Slab>,
     stats: MemoryStats,
 }
@@ -170,6 +173,8 @@ impl Pool {
         if bytes == 0 {
             return Ok((Block::EMPTY, std::ptr::null_mut()));
         }
+        // Goes after the lock, which the end of a stream takes.
+        let mut other = None;
         let mut state = self.lock();
         let class = size::class(bytes);
         let block = match state
@@ -181,7 +186,7 @@ impl Pool {
                 state.stats.cache_hits += 1;
                 block
             }
-            None => self.take_elsewhere(&mut state, stream, class, bytes)?,
+            None => self.take_elsewhere(&mut state, stream, class, bytes, &mut other)?,
         };
         state.note_taken(block);
         Ok((
@@ -190,7 +195,8 @@ impl Pool {
         ))
     }
 
-    /// From pending blocks that are done, from another stream, or from the device.
+    /// From pending blocks that are done, from the stream that is then in `other`, or from the
+    /// device.
     #[cold]
     fn take_elsewhere(
         &self,
@@ -198,6 +204,7 @@ impl Pool {
         stream: &Stream,
         class: Option<Class>,
         bytes: u64,
+        other: &mut Option<Stream>,
     ) -> Result<FreeBlock> {
         state.settle_pending();
         if let Some(block) = state.take_own(stream.slot(), class, bytes) {
@@ -206,13 +213,15 @@ impl Pool {
         }
         if let Some((slot, block)) = state.take_other(stream.slot(), class, bytes) {
             // The stream that freed it may still be using it: whatever it has queued comes first.
-            let ordered = match stream.device().streams().live(slot) {
-                Some(other) => other.record().and_then(|point| stream.wait(&point)),
+            *other = stream.device().streams().live(slot);
+            let busy = other.as_ref().filter(|s| matches!(s.is_idle(), Ok(false)));
+            let ordered = match busy {
+                Some(busy) => busy.record().and_then(|point| stream.wait(&point)),
                 None => Ok(()),
             };
             if ordered.is_ok() {
                 state.stats.cache_hits += 1;
-                state.stats.cross_stream_hits += 1;
+                state.stats.cross_stream_hits += u64::from(busy.is_some());
                 return Ok(block);
             }
             state.put_back(slot, block);
@@ -309,12 +318,31 @@ impl Pool {
         };
         let mut state = self.lock();
         state.note_given(free);
-        match last_uses {
+        let abroad = state.take_abroad(free.address);
+        match last_uses.map(|points| [points, abroad].concat()) {
             Ok(points) if points.is_empty() => state.put_back(block.home(), free),
             Ok(points) => state.pending.push((free, block.home(), points)),
             // A failed stream never says when it is done with the block, so it is not used again.
             Err(e) => log::warn!("{} bytes of {device} stay unused: {e}", block.bytes),
         }
+    }
+
+    /// Notes that the buffer at `address` is in use until `point`, on a stream of another device.
+    pub(crate) fn use_abroad(&self, address: *mut c_void, point: Point) {
+        let mut state = self.lock();
+        let used =
+            |(at, last): &&mut (usize, Point)| *at == address.addr() && last.precedes(&point);
+        match state.abroad.iter_mut().find(used) {
+            Some((_, last)) => *last = point,
+            None => state.abroad.push((address.addr(), point)),
+        }
+    }
+
+    /// Waits for the uses on other devices of a buffer that is not the pool's.
+    pub(crate) fn wait_abroad(&self, address: *mut c_void) -> Result<()> {
+        let points = self.lock().take_abroad(address.addr());
+        let over = |point: Point| point.wait(None);
+        points.into_iter().map(over).fold(Ok(()), Result::and)
     }
 
     /// Forgets the stream in `slot`, whose work is done: its blocks are anybody's.
@@ -334,9 +362,7 @@ impl Pool {
     /// When the device cannot finish its work first.
     pub(crate) fn trim(&self, device: Device) -> Result<()> {
         device.synchronize()?;
-        let mut state = self.lock();
-        state.settle_pending();
-        state.trim(device);
+        self.lock().trim(device);
         Ok(())
     }
 
@@ -431,13 +457,19 @@ impl State {
     /// Sends pending blocks home whose other users are done.
     fn settle_pending(&mut self) {
         for (block, home, points) in std::mem::take(&mut self.pending) {
-            let done = points.iter().all(|p| p.is_reached().unwrap_or(false));
-            if done {
+            if points.iter().all(Point::is_over) {
                 self.put_back(home, block);
             } else {
                 self.pending.push((block, home, points));
             }
         }
+    }
+
+    /// Takes out the uses of the block at `address` on other devices.
+    fn take_abroad(&mut self, address: usize) -> Vec<Point> {
+        let own = |(at, _): &mut (usize, Point)| *at == address;
+        let taken = self.abroad.extract_if(.., own);
+        taken.map(|(_, point)| point).collect()
     }
 
     /// Frees every large block that is free, and every slab of which all blocks are.
@@ -448,6 +480,7 @@ impl State {
             return;
         }
         self.stats.trims += 1;
+        self.settle_pending();
         let held: Vec<u32> = self.pending.iter().map(|(block, ..)| block.slab).collect();
         let mut dead = Vec::new();
         for (index, slab) in (0u32..).zip(&mut self.slabs) {
