@@ -20,6 +20,7 @@ use ds_abi::{
 use crate::{
     Device, Error, ErrorKind, Result,
     device::sized,
+    fork,
     plugin::call::{self, call},
 };
 
@@ -230,6 +231,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if fork::is_child() {
+            return;
+        }
         // Waits for the queue: what the stream's work uses may be given to others after this.
         // SAFETY: the handle is live until it is destroyed below.
         let done = unsafe { call!(self.device.plugin(), stream.stream_synchronize(self.handle)) };
@@ -401,6 +405,9 @@ impl Timeline {
 
 impl Drop for TimelineInner {
     fn drop(&mut self) {
+        if fork::is_child() {
+            return;
+        }
         if let Some(destroy) = self.device.plugin().tables().stream.event_destroy {
             // SAFETY: the last owner is gone: every `Point` that could be waited for holds one.
             unsafe { destroy(self.handle) };

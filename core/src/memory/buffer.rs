@@ -17,7 +17,9 @@ use super::{
     pinned,
     pool::{Block, Guests},
 };
-use crate::{Device, Error, ErrorKind, Result, device::sized, plugin::call::call, stream::Stream};
+use crate::{
+    Device, Error, ErrorKind, Result, device::sized, fork, plugin::call::call, stream::Stream,
+};
 
 /// What kind of memory a buffer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -432,6 +434,10 @@ fn finish_work(device: Device, address: *mut c_void) -> Result<()> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // It is the parent's, which still uses it.
+        if fork::is_child() {
+            return;
+        }
         match &mut self.owner {
             Owner::Pool { block, guests } => {
                 self.device

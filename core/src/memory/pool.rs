@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::size::{self, CLASSES, Class};
 use crate::{
-    Device, Error, ErrorKind, Result,
+    Device, Error, ErrorKind, Result, fork,
     stream::{Point, Stream},
 };
 
@@ -172,6 +172,10 @@ impl Pool {
     pub(crate) fn take(&self, stream: &Stream, bytes: u64) -> Result<(Block, *mut c_void)> {
         if bytes == 0 {
             return Ok((Block::EMPTY, std::ptr::null_mut()));
+        }
+        // Before the lock, which a thread that the child has not may hold.
+        if fork::is_child() {
+            return Err(fork::refusal("allocate memory"));
         }
         // Goes after the lock, which the end of a stream takes.
         let mut other = None;

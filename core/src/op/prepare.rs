@@ -14,7 +14,8 @@ use ds_schema::{ArtefactKind, Attr, Kernel, TensorView};
 
 use super::Op;
 use crate::{
-    Device, Error, ErrorKind, Result, device::sized, jit, plugin::call::call, tensor::dl_dtype,
+    Device, Error, ErrorKind, Result, device::sized, fork, jit, plugin::call::call,
+    tensor::dl_dtype,
 };
 
 /// A kernel ready for one signature on one device.
@@ -109,6 +110,9 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
+        if fork::is_child() {
+            return;
+        }
         if let Some(release) = self.device.plugin().tables().op.release {
             // SAFETY: the last owner is gone; the cache waits for the device before it evicts.
             unsafe { release(self.handle) };
