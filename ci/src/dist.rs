@@ -145,6 +145,12 @@ fn add_documents(stage: &mut Stage, root: &Path, metadata: &Metadata) -> Outcome
         let installed = format!("share/doc/deepspeed/{file}");
         stage.add(&root.join(file), &installed, Access::Data)?;
     }
+    // What programs that read the report rely on.
+    let schemas = root.join("ds_report/schema");
+    for file in files_below(&schemas)? {
+        let installed = format!("share/deepspeed/schema/{file}");
+        stage.add(&schemas.join(&file), &installed, Access::Data)?;
+    }
     for package in licences::third_party(metadata).installed {
         let Some(folder) = package.manifest_path.parent() else {
             continue;

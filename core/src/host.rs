@@ -16,6 +16,7 @@ use crate::{
     Accelerator, Device, Error, ErrorKind, Result,
     accelerator::Source,
     discovery::{self, Candidate, Discovery, LinkedManifest, Search},
+    manifest::Manifest,
     op,
     probe::{self, ProbeRecord},
     selection::{AcceleratorStatus, Chosen, Selection, State},
@@ -31,6 +32,8 @@ pub struct Host {
     discovery: Discovery,
     /// The program that opens unknown plugins first; without one they are opened here.
     helper: Option<PathBuf>,
+    /// What libraries answered to this host, when kept answers do not count.
+    live: Option<Mutex<BTreeMap<PathBuf, ProbeRecord>>>,
     /// By canonical name; a failure stays one, because its library has been opened.
     loaded: Mutex<BTreeMap<String, Result<Accelerator, Failure>>>,
 }
@@ -62,6 +65,7 @@ impl Host {
         Self {
             discovery: discovery::discover(&search),
             helper: None,
+            live: None,
             loaded: Mutex::default(),
         }
     }
@@ -74,9 +78,27 @@ impl Host {
         self
     }
 
+    /// The same with a helper that asks every plugin again, once, instead of trusting an answer that
+    /// was kept: whatever changes an answer and is not known to do so.
+    #[must_use]
+    pub fn with_live_probes(mut self) -> Self {
+        self.live = Some(Mutex::default());
+        self
+    }
+
     /// Everything that was found, with a verdict each.
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
+    }
+
+    /// What the plugin of that name or alias says of itself, without any code of it; upstream's
+    /// `communication_backend_name`, `export_envs` and `visible_devices_envs` are in there.
+    pub fn manifest(&self, name: &str) -> Option<&Manifest> {
+        self.discovery
+            .accelerators()
+            .into_iter()
+            .filter_map(|candidate| candidate.manifest.as_ref())
+            .find(|manifest| manifest.answers_to(name))
     }
 
     /// The accelerator of that name or alias, loaded at the first call.
@@ -154,11 +176,14 @@ impl Host {
     /// helper to ask it.
     pub fn probe(&self, candidate: &Candidate) -> Option<ProbeRecord> {
         let helper = self.helper.as_deref()?;
-        Some(probe::probe(
-            helper,
-            candidate.manifest.as_ref()?,
-            candidate.library.as_ref()?,
-        ))
+        let (manifest, library) = (candidate.manifest.as_ref()?, candidate.library.as_ref()?);
+        let ask = || probe::probe(helper, manifest, library, self.live.is_some());
+        let Some(answers) = &self.live else {
+            return Some(ask());
+        };
+        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = answers.entry(library.path.clone()).or_insert_with(ask);
+        Some(answer.clone())
     }
 
     /// Loads the plugin of a candidate, once.
@@ -240,8 +265,7 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
     let Some(library) = &candidate.library else {
         let linked = LinkedPlugin::all()
             .find(|linked| {
-                crate::manifest::Manifest::parse(linked.manifest.as_bytes())
-                    .is_ok_and(|own| own.id == manifest.id)
+                Manifest::parse(linked.manifest.as_bytes()).is_ok_and(|own| own.id == manifest.id)
             })
             .ok_or_else(|| {
                 let text = format!("{} is neither a file nor linked in", candidate.label());

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Accelerator, DeviceInfo, Error, ErrorKind, Result,
     accelerator::Source,
+    build::Cache,
     child::{End, Run},
     discovery::CheckedLibrary,
     jit,
@@ -90,11 +91,18 @@ pub fn answer() -> bool {
     true
 }
 
-/// What `helper` finds in the library of a plugin: kept from before, or asked now.
-pub(crate) fn probe(helper: &Path, manifest: &Manifest, library: &CheckedLibrary) -> ProbeRecord {
+/// What `helper` finds in the library of a plugin: kept from before, or asked now. With `live` it
+/// is asked now, and kept.
+pub(crate) fn probe(
+    helper: &Path,
+    manifest: &Manifest,
+    library: &CheckedLibrary,
+    live: bool,
+) -> ProbeRecord {
     let key = key(manifest, library);
     let kept = Kept::read();
-    if let Some(record) = kept.as_ref().and_then(|kept| kept.records.get(&key)) {
+    let known = kept.as_ref().and_then(|kept| kept.records.get(&key));
+    if let Some(record) = known.filter(|_| !live) {
         return record.clone();
     }
     let record = ask(
@@ -108,7 +116,8 @@ pub(crate) fn probe(helper: &Path, manifest: &Manifest, library: &CheckedLibrary
             quarantined: true,
             reason,
             hint: Some(
-                "report it to whoever made the plugin; it is asked again when its file changes"
+                "report it to whoever made the plugin; it is asked again when its file changes, \
+                 and by `ds_report --live`"
                     .to_owned(),
             ),
         }),
@@ -220,7 +229,11 @@ impl Kept {
         }
         kept.records.insert(key, record.clone());
         let Some(folder) = path.parent() else { return };
-        let written = fs::create_dir_all(folder)
+        // The cache makes its folders itself, so that whatever the process's mask leaves, nobody else
+        // can write to them: one that others could write to is no cache any more.
+        let written = jit::cache()
+            .and_then(Cache::make_folders)
+            .map_err(io::Error::other)
             .and_then(|()| tempfile::NamedTempFile::new_in(folder))
             .and_then(|mut file| {
                 serde_json::to_writer(&mut file, &kept)?;

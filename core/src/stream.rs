@@ -141,6 +141,25 @@ impl Stream {
         Ok(Point { timeline, value })
     }
 
+    /// As [`Stream::record`], on a timeline of its own, so that the time at which it is reached stays
+    /// known: [`Point::elapsed_since`].
+    ///
+    /// # Errors
+    /// As [`Stream::record`].
+    pub fn record_timed(&self) -> Result<Point> {
+        let point = Timeline::new(self.0.device)?.next();
+        let _turn = self.0.lock();
+        // SAFETY: both handles live as long as their owners, which live past the call; the lock
+        // keeps other queueing calls out.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.event_record(self.0.handle, point.timeline.handle(), point.value)
+            )
+        }?;
+        Ok(point)
+    }
+
     /// Holds later work until `point` is reached. If it never will be, later work fails.
     ///
     /// Points of another plugin's device are bridged: a timeline of this device is signalled when
@@ -401,6 +420,23 @@ impl Timeline {
     fn handle(&self) -> DsEvent {
         self.0.handle
     }
+
+    fn state(&self) -> Result<DsEventState> {
+        let mut state = DsEventState {
+            struct_size: sized::<DsEventState>(),
+            status: DS_OK,
+            value: 0,
+            time_ns: 0,
+        };
+        // SAFETY: the handle lives as long as `self`; `state` states its size.
+        unsafe {
+            call!(
+                self.0.device.plugin(),
+                stream.event_query(self.0.handle, &raw mut state)
+            )
+        }?;
+        Ok(state)
+    }
 }
 
 impl Drop for TimelineInner {
@@ -444,7 +480,7 @@ impl Point {
     /// # Errors
     /// The failure that keeps it from being reached.
     pub fn is_reached(&self) -> Result<bool> {
-        let state = self.state()?;
+        let state = self.timeline.state()?;
         match state.status {
             _ if state.value >= self.value => Ok(true),
             DS_OK | DS_NOT_READY => Ok(false),
@@ -462,7 +498,7 @@ impl Point {
     /// Whether the stream that recorded it is past it: it is reached, or never will be, because a
     /// stream whose work failed does no more.
     pub(crate) fn is_over(&self) -> bool {
-        self.state().is_ok_and(|state| {
+        self.timeline.state().is_ok_and(|state| {
             state.value >= self.value || !matches!(state.status, DS_OK | DS_NOT_READY)
         })
     }
@@ -472,22 +508,43 @@ impl Point {
         Arc::ptr_eq(&self.timeline.0, &later.timeline.0) && self.value <= later.value
     }
 
-    fn state(&self) -> Result<DsEventState> {
-        let mut state = DsEventState {
-            struct_size: sized::<DsEventState>(),
-            status: DS_OK,
-            value: 0,
-            time_ns: 0,
-        };
-        let plugin = self.timeline.device().plugin();
-        // SAFETY: the handle lives as long as `self`; `state` states its size.
-        unsafe {
-            call!(
-                plugin,
-                stream.event_query(self.timeline.handle(), &raw mut state)
-            )
-        }?;
-        Ok(state)
+    /// The time from `earlier` to this point on the device's clock; upstream's `elapsed_time`. Both
+    /// come from [`Stream::record_timed`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotReady`] before both are reached, [`ErrorKind::InvalidArgument`] for points of
+    /// different devices or of a timeline that has moved on, [`ErrorKind::Unsupported`] where the
+    /// device does not tell the time.
+    pub fn elapsed_since(&self, earlier: &Self) -> Result<Duration> {
+        let op = "measure the time between points";
+        let (start, end) = (earlier.timeline.device(), self.timeline.device());
+        if start != end {
+            let text = format!("one is on {start}, the other on {end}, and their clocks differ");
+            return Err(Error::new(ErrorKind::InvalidArgument, op, text));
+        }
+        let (start, end) = (earlier.time_ns(op)?, self.time_ns(op)?);
+        Ok(Duration::from_nanos(end.saturating_sub(start)))
+    }
+
+    fn time_ns(&self, op: &'static str) -> Result<u64> {
+        if !self.is_reached()? {
+            let text = "one of them is not reached yet";
+            return Err(Error::new(ErrorKind::NotReady, op, text).with_hint("wait for it first"));
+        }
+        let state = self.timeline.state()?;
+        if state.value != self.value {
+            let text = "the timeline has moved on and tells only its latest time";
+            return Err(Error::new(ErrorKind::InvalidArgument, op, text)
+                .with_hint("record both with `record_timed`"));
+        }
+        match state.time_ns {
+            0 => {
+                let text = format!("{} does not tell the time", self.timeline.device());
+                Err(Error::new(ErrorKind::Unsupported, op, text)
+                    .with_hint("time with the host's clock around `synchronize`"))
+            }
+            time => Ok(time),
+        }
     }
 
     /// Blocks until it is reached.

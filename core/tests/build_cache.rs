@@ -212,7 +212,7 @@ fn a_refusal_is_remembered_until_its_key_changes_or_it_is_pruned() {
         failed: true,
         ..PruneRules::default()
     };
-    assert_eq!(cache.prune(&rules).unwrap().entries, 2);
+    assert_eq!(cache.prune(&rules).unwrap().removed.len(), 2);
     // The same key passes once what lay outside of it was repaired.
     let repaired = cache.build_with(&refused, toolchain.identity(), |folder| {
         fs::write(folder.join("a.so"), b"fine").unwrap();
@@ -482,8 +482,10 @@ fn exported_entries_serve_as_a_shared_cache_and_can_be_imported() {
     let one = cache.build(&copy("one"), &toolchain).unwrap();
     let two = cache.build(&copy("two"), &toolchain).unwrap();
     let shared = house.path("shared");
-    assert_eq!(cache.export(Some(&[one.key]), &shared).unwrap(), 1);
-    assert_eq!(cache.export(None, &shared).unwrap(), 2);
+    let exported = cache.export(Some(&[one.key]), &shared).unwrap();
+    assert_eq!((exported.added.len(), exported.present), (1, 0));
+    let exported = cache.export(None, &shared).unwrap();
+    assert_eq!((exported.added.len(), exported.present), (1, 1));
 
     let settings = Settings {
         shared: vec![shared.clone()],
@@ -501,6 +503,9 @@ fn exported_entries_serve_as_a_shared_cache_and_can_be_imported() {
     let hex = two.key.hex();
     let damaged = shared.join("v1").join(&hex[..2]).join(&hex).join("a.so");
     fs::write(&damaged, b"twp").unwrap();
+    let exported = cache.export(None, &shared).unwrap();
+    assert_eq!((exported.added.len(), exported.present), (0, 1));
+    assert!(exported.refused[0].1.starts_with("there is one already"));
     assert_eq!(
         second.build(&copy("two"), &toolchain).unwrap().level,
         Level::Built
@@ -509,7 +514,11 @@ fn exported_entries_serve_as_a_shared_cache_and_can_be_imported() {
     let third = Cache::open(Settings::at(house.path("third"))).unwrap();
     let imported = third.import(&shared).unwrap();
     assert_eq!(
-        (imported.added, imported.present, imported.refused.len()),
+        (
+            imported.added.len(),
+            imported.present,
+            imported.refused.len()
+        ),
         (1, 0, 1)
     );
     assert!(
@@ -558,12 +567,15 @@ fn pruning_goes_by_size_age_and_state() {
     assert_eq!(stats.size_bytes, listed);
 
     // Nothing asked for: only what is of no use goes.
-    assert_eq!(cache.prune(&PruneRules::default()).unwrap().entries, 1);
+    assert_eq!(
+        cache.prune(&PruneRules::default()).unwrap().removed.len(),
+        1
+    );
     let day = PruneRules {
         older_than: Some(Duration::from_hours(24)),
         ..Default::default()
     };
-    assert_eq!(cache.prune(&day).unwrap().entries, 0);
+    assert_eq!(cache.prune(&day).unwrap().removed.len(), 0);
 
     let built = |entry: &&ds_core::build::Entry| matches!(entry.state, EntryState::Built(_));
     let entries = cache.entries().unwrap();
@@ -577,15 +589,17 @@ fn pruning_goes_by_size_age_and_state() {
         max_bytes: Some(two_of_three),
         ..Default::default()
     };
+    let foreseen = cache.prunable(&rules).unwrap();
     let pruned = cache.prune(&rules).unwrap();
-    assert_eq!(pruned.entries, 1);
-    assert!(sizes.contains(&pruned.freed_bytes));
+    assert_eq!(pruned.removed, foreseen);
+    assert_eq!(pruned.removed.len(), 1);
+    assert!(sizes.contains(&pruned.removed[0].size_bytes));
     assert_eq!(cache.stats().unwrap().built, 2);
     let nothing = PruneRules {
         max_bytes: Some(0),
         failed: true,
         ..Default::default()
     };
-    assert_eq!(cache.prune(&nothing).unwrap().entries, 3);
+    assert_eq!(cache.prune(&nothing).unwrap().removed.len(), 3);
     assert_eq!(cache.stats().unwrap(), Stats::default());
 }

@@ -18,6 +18,7 @@ use std::{
 
 use common::{PLUGIN_C, chmod, file, folder, library};
 use ds_core::{
+    Host,
     discovery::{
         Candidate, Discovery, LinkedManifest, Origin, Search, Verdict, discover, verify_files,
     },
@@ -530,6 +531,25 @@ fn shipped() -> Vec<Manifest> {
     }
     manifests.sort_by(|a, b| a.accelerator.cmp(&b.accelerator));
     manifests
+}
+
+#[test]
+fn a_host_gives_the_manifest_by_name_and_alias_even_of_one_that_is_not_built() {
+    let home = tempfile::tempdir().unwrap();
+    let sim = folder(home.path(), "sim");
+    let changes = json!({
+        "library": null, "not_built": "no time yet", "aliases": ["simulator"],
+        "communication_backend": "simccl",
+        "environment": { "visible": ["SIM_VISIBLE_DEVICES"], "export": ["SIM"] }
+    });
+    file(&sim.join("plugin.json"), manifest("sim", &changes));
+    let host = Host::with_search(search_path(&[home.path()]));
+    let found = host.manifest("simulator").unwrap();
+    assert_eq!(host.manifest("sim"), Some(found));
+    assert_eq!(found.communication_backend.as_deref(), Some("simccl"));
+    assert_eq!(found.environment.visible, ["SIM_VISIBLE_DEVICES"]);
+    assert_eq!(found.environment.export, ["SIM"]);
+    assert_eq!(host.manifest("si"), None);
 }
 
 #[test]

@@ -3,14 +3,17 @@
 //! A view is a file: it gathers a struct, which is printed as text or, with `--json`, as it is.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod plugins;
 mod report;
+#[cfg(test)]
+mod schema;
 mod toolchains;
 mod view;
 
 use std::{env, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 // Named, so that the linker keeps what they register.
 use ds_accelerator_cpu as _;
 use ds_core::{Host, discovery::Search};
@@ -23,14 +26,17 @@ use view::{Outcome, show};
 /// Exit codes: 0 it was done; 1 what was asked for failed; 2 the command line is wrong;
 /// 3 an op set that --require names is not ready or buildable.
 #[derive(Parser)]
-#[command(version, about, long_about, args_conflicts_with_subcommands = true)]
+#[command(version, about, long_about)]
 struct Arguments {
     /// Print JSON.
     #[arg(long, global = true)]
     json: bool,
     /// Upstream's: only errors that end the command are printed.
-    #[arg(long, global = true)]
+    #[arg(long = "hide_errors_and_warnings", global = true)]
     hide_errors_and_warnings: bool,
+    /// Ask every plugin file again what it finds, rather than use an answer that was kept.
+    #[arg(long, global = true)]
+    live: bool,
     #[command(flatten)]
     report: report::Options,
     #[command(subcommand)]
@@ -43,6 +49,8 @@ enum View {
     Plugins,
     /// The compilers of each accelerator: which there are, whether they work, how to get them.
     Toolchains,
+    /// What was built and kept here: where it is, what is in it; prune, export, import.
+    Cache(cache::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +59,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments = Arguments::parse();
+    // What all views share may stand in front of a command; what only the report knows would be
+    // ignored there, and a requirement that is ignored looks like one that holds.
+    if let (Some(_), Some(option)) = (&arguments.view, arguments.report.given()) {
+        let conflict = format!("{option} cannot be used with a command");
+        Arguments::command()
+            .error(ErrorKind::ArgumentConflict, conflict)
+            .exit();
+    }
     let level = if arguments.hide_errors_and_warnings {
         "off"
     } else {
@@ -61,11 +77,15 @@ fn main() -> ExitCode {
     if let Ok(own) = env::current_exe() {
         host = host.with_helper(own);
     }
+    if arguments.live {
+        host = host.with_live_probes();
+    }
     let json = arguments.json;
     let outcome = match arguments.view {
         None => show(json, &report::view(&host, &arguments.report)),
         Some(View::Plugins) => show(json, &plugins::view(&host)),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
+        Some(View::Cache(options)) => cache::run(json, &options),
     };
     outcome.unwrap_or_else(Outcome::tell)
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::view::{BAD, GOOD, HEADING, Refusal, View};
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Plugins {
     plugins: Vec<Plugin>,
     /// In the order of the search.
@@ -15,6 +16,7 @@ pub(crate) struct Plugins {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Plugin {
     /// Its folder, or what it is called where it has none.
     label: String,
@@ -29,6 +31,7 @@ struct Plugin {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Place {
     path: Option<String>,
     /// Why it was not searched.

@@ -25,12 +25,25 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME[@ACCELERATOR]")]
     require: Vec<String>,
     /// Upstream's: leave the op sets out.
-    #[arg(long)]
+    #[arg(long = "hide_operator_status")]
     hide_operator_status: bool,
+}
+
+impl Options {
+    /// An option that was given, if one was.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        if self.require.is_empty() {
+            return self
+                .hide_operator_status
+                .then_some("--hide_operator_status");
+        }
+        Some("--require")
+    }
 }
 
 /// Everything that `ds_report` shows without a command.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Report {
     /// Version of the host.
     version: &'static str,
@@ -47,6 +60,7 @@ pub(crate) struct Report {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum Selected {
     Chosen {
@@ -59,6 +73,7 @@ enum Selected {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct AcceleratorState {
     name: String,
     /// 0 when it cannot be used.
@@ -70,6 +85,7 @@ struct AcceleratorState {
 
 /// A device.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Device {
     /// Such as `cpu:0`.
     name: String,
@@ -89,6 +105,7 @@ struct Device {
 
 /// An op set.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct OpSet {
     name: String,
     /// The ops of it that this version knows.
@@ -100,6 +117,7 @@ struct OpSet {
 
 /// How an op set stands on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "kebab-case")]
 enum OpState {
     /// Every op has a kernel whose artefact is there, or that needs none.

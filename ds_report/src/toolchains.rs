@@ -8,11 +8,13 @@ use serde::Serialize;
 use crate::view::{BAD, DOUBTFUL, GOOD, HEADING, Refusal, View};
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Toolchains {
     accelerators: Vec<Accelerator>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Accelerator {
     name: String,
     /// What kernels for its devices are built for, each once; none without a toolchain.
@@ -21,6 +23,7 @@ struct Accelerator {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Target {
     name: String,
     /// Why the smallest program does not build for it; nothing when it does.
@@ -29,6 +32,7 @@ struct Target {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Toolchain {
     name: String,
     /// Whether it is a library that the plugin calls.

@@ -57,6 +57,7 @@ impl From<Error> for Outcome {
 
 /// An error as data: what was found, and what to do.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Refusal {
     pub(crate) reason: String,
     pub(crate) hint: Option<String>,

@@ -68,6 +68,19 @@ fn a_name_that_nobody_knows_is_told_and_the_rest_still_shown() {
 }
 
 #[test]
+fn the_flags_of_upstream_work() {
+    let (code, text, _) = run(
+        &["--hide_operator_status", "--hide_errors_and_warnings"],
+        &[],
+    );
+    assert_eq!(code, Some(0));
+    assert!(
+        text.contains("cpu:0") && !text.contains("fused_adam"),
+        "{text}"
+    );
+}
+
+#[test]
 fn json_is_json_and_requirements_are_exit_codes() {
     let (code, text, _) = run(&["--json", "--require", "fused_adam@cpu"], &[]);
     assert_eq!(code, Some(0));
@@ -81,4 +94,8 @@ fn json_is_json_and_requirements_are_exit_codes() {
     assert!(errors.contains("not in this version: rollback"), "{errors}");
     assert_eq!(run(&["--require", "adam_step"], &[]).0, Some(0));
     assert_eq!(run(&["--bogus"], &[]).0, Some(2));
+    // What all views share may stand in front of one; what this view alone knows is not ignored.
+    assert_eq!(run(&["--json", "plugins"], &[]).0, Some(0));
+    let (code, _, errors) = run(&["--require", "gds", "plugins"], &[]);
+    assert_eq!(code, Some(2), "{errors}");
 }

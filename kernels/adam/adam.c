@@ -14,7 +14,7 @@ enum { ADAMW, BIAS_CORRECTION };
 
 /* Phase 0, one item: the blocks before each tensor, counted into the workspace.
  * Phase 1: an item is a block of one tensor. */
-enum { BLOCK = 16 * 1024 };
+enum { BLOCK = 16 * 1024, AHEAD_BYTES = 2048 };
 
 static int64_t blocks_of(const ds_call *call, uint32_t tensor) {
     return ds_div_up(ds_elements(ds_arg_tensor(call, PARAMS, tensor)), BLOCK);
@@ -87,19 +87,57 @@ static constants constants_of(const ds_call *call) {
     return k;
 }
 
-/* The first `n` lanes at element `i`, with params and grads of dtype `p` and moments of `m`. */
-DS_INLINE void update(const constants *k, void *param, const void *grad, void *exp_avg, void *exp_avg_sq,
-                      int64_t i, int64_t n, uint32_t p, uint32_t m) {
-    ds_vec w = ds_load_first(n, param, i, p), g = ds_load_first(n, grad, i, p);
-    ds_vec mean = ds_load_first(n, exp_avg, i, m), square = ds_load_first(n, exp_avg_sq, i, m);
-    if (k->l2 != 0) g = ds_vfma(ds_splat(k->l2), w, g);
-    mean = ds_vfma(g, ds_splat(k->one_minus_beta1), mean * k->beta1);
-    square = ds_vfma(g * g, ds_splat(k->one_minus_beta2), square * k->beta2);
-    ds_store_first(n, exp_avg, i, mean, m);
-    ds_store_first(n, exp_avg_sq, i, square, m);
-    ds_vec root = ds_vfma(ds_vsqrt(square), ds_splat(k->inverse_root), ds_splat(k->eps));
-    if (k->decay != 0) w = ds_vfma(ds_splat(k->decay), w, w);
-    ds_store_first(n, param, i, ds_vfma(mean / root, ds_splat(k->step_size), w), p);
+/* One vector of a step: params and moments are updated. */
+typedef struct {
+    ds_vec param, grad, exp_avg, exp_avg_sq;
+} lanes;
+
+DS_INLINE lanes updated(const constants *k, lanes v) {
+    if (k->l2 != 0) v.grad = ds_vfma(ds_splat(k->l2), v.param, v.grad);
+    v.exp_avg = ds_vfma(v.grad, ds_splat(k->one_minus_beta1), v.exp_avg * k->beta1);
+    v.exp_avg_sq = ds_vfma(v.grad * v.grad, ds_splat(k->one_minus_beta2), v.exp_avg_sq * k->beta2);
+    ds_vec root = ds_vfma(ds_vsqrt(v.exp_avg_sq), ds_splat(k->inverse_root), ds_splat(k->eps));
+    if (k->decay != 0) v.param = ds_vfma(ds_splat(k->decay), v.param, v.param);
+    v.param = ds_vfma(v.exp_avg / root, ds_splat(k->step_size), v.param);
+    return v;
+}
+
+/* The four arrays of a tensor, with params and grads of dtype `p` and moments of `m`. */
+typedef struct {
+    void *param;
+    const void *grad;
+    void *exp_avg, *exp_avg_sq;
+} arrays;
+
+/* The first `n` lanes at element `i`. */
+DS_INLINE void update(const constants *k, const arrays *at, int64_t i, int64_t n, uint32_t p, uint32_t m) {
+    lanes v = {ds_load_first(n, at->param, i, p), ds_load_first(n, at->grad, i, p),
+               ds_load_first(n, at->exp_avg, i, m), ds_load_first(n, at->exp_avg_sq, i, m)};
+    v = updated(k, v);
+    ds_store_first(n, at->param, i, v.param, p);
+    ds_store_first(n, at->exp_avg, i, v.exp_avg, m);
+    ds_store_first(n, at->exp_avg_sq, i, v.exp_avg_sq, m);
+}
+
+/* A pair of vectors at element `i`; all four arrays of one dtype, or the orders would differ. */
+DS_INLINE void update2(const constants *k, const arrays *at, int64_t i, uint32_t t) {
+    ds_vec2 w = ds_load2(at->param, i, t), g = ds_load2(at->grad, i, t);
+    ds_vec2 mean = ds_load2(at->exp_avg, i, t), square = ds_load2(at->exp_avg_sq, i, t);
+    lanes a = updated(k, (lanes){w.a, g.a, mean.a, square.a});
+    lanes b = updated(k, (lanes){w.b, g.b, mean.b, square.b});
+    ds_store2(at->param, i, (ds_vec2){a.param, b.param}, t, 0);
+    ds_store2(at->exp_avg, i, (ds_vec2){a.exp_avg, b.exp_avg}, t, 0);
+    ds_store2(at->exp_avg_sq, i, (ds_vec2){a.exp_avg_sq, b.exp_avg_sq}, t, 0);
+}
+
+/* What the processor fetches ahead by itself is not enough for four arrays and a loop this long. */
+DS_INLINE void prefetch(const arrays *at, int64_t i, uint32_t p, uint32_t m) {
+    int64_t of_params = i + (p == DS_F32 ? AHEAD_BYTES / 4 : AHEAD_BYTES / 2);
+    int64_t of_moments = i + (m == DS_F32 ? AHEAD_BYTES / 4 : AHEAD_BYTES / 2);
+    ds_prefetch2(at->param, of_params, p);
+    ds_prefetch2(at->grad, of_params, p);
+    ds_prefetch2(at->exp_avg, of_moments, m);
+    ds_prefetch2(at->exp_avg_sq, of_moments, m);
 }
 
 DS_INLINE void step(const ds_call *call, uint32_t phase, int64_t begin, int64_t end, uint32_t p, uint32_t m) {
@@ -114,12 +152,20 @@ DS_INLINE void step(const ds_call *call, uint32_t phase, int64_t begin, int64_t 
     for (int64_t block = begin; block < end; block++) {
         while (before[tensor + 1] <= block) tensor++;
         const ds_tensor *param = ds_arg_tensor(call, PARAMS, tensor);
-        void *w = param->data, *mean = ds_arg_tensor(call, EXP_AVG, tensor)->data;
-        void *square = ds_arg_tensor(call, EXP_AVG_SQ, tensor)->data;
-        const void *g = ds_arg_tensor(call, GRADS, tensor)->data;
+        arrays at = {param->data, ds_arg_tensor(call, GRADS, tensor)->data,
+                     ds_arg_tensor(call, EXP_AVG, tensor)->data,
+                     ds_arg_tensor(call, EXP_AVG_SQ, tensor)->data};
         int64_t i = (block - before[tensor]) * BLOCK, stop = ds_min(i + BLOCK, ds_elements(param));
-        for (; i + DS_LANES <= stop; i += DS_LANES) update(&k, w, g, mean, square, i, DS_LANES, p, m);
-        if (i < stop) update(&k, w, g, mean, square, i, stop - i, p, m);
+        for (; i + 2 * DS_LANES <= stop; i += 2 * DS_LANES) {
+            prefetch(&at, i, p, m);
+            if (p == m) {
+                update2(&k, &at, i, p);
+            } else {
+                update(&k, &at, i, DS_LANES, p, m);
+                update(&k, &at, i + DS_LANES, DS_LANES, p, m);
+            }
+        }
+        for (; i < stop; i += DS_LANES) update(&k, &at, i, stop - i, p, m);
     }
 }
 

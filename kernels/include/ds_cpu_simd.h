@@ -96,7 +96,13 @@ DS_INLINE ds_vec ds_load(const void *data, int64_t offset, uint32_t dtype) {
     }
     ds_vec_u16 h;
     __builtin_memcpy(&h, p, sizeof h);
-    if (dtype == DS_BF16) return (ds_vec)(__builtin_convertvector(h, ds_vec_u32) << 16);
+    if (dtype == DS_BF16) {
+#if DS_LANES == 16 /* compilers split the conversion in two */
+        return (ds_vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#else
+        return (ds_vec)(__builtin_convertvector(h, ds_vec_u32) << 16);
+#endif
+    }
 #if DS_LANES == 16
     return (ds_vec)_mm512_cvtph_ps((__m256i)h);
 #elif DS_LANES == 8
@@ -110,12 +116,26 @@ DS_INLINE ds_vec ds_load(const void *data, int64_t offset, uint32_t dtype) {
 #endif
 }
 
+/* f32 of which the upper halves are the bf16: ds_f32_to_bf16 without the last shift. The CPU's own
+ * instruction would flush denormals. */
+DS_INLINE ds_vec_u32 ds_bf16_round(ds_vec v) {
+    ds_vec_u32 u = (ds_vec_u32)v, rounded = u + 0x7fff + (u >> 16 & 1), quiet = u | 0x400000;
+#if DS_LANES == 16
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    return (ds_vec_u32)_mm512_mask_mov_epi32((__m512i)rounded, nan, (__m512i)quiet);
+#else
+    ds_vec_u32 nan = (ds_vec_u32)(v != v);
+    return (nan & quiet) | (~nan & rounded);
+#endif
+}
+
 DS_INLINE ds_vec_u16 ds_vec_to_half(ds_vec v, uint32_t dtype) {
-    if (dtype == DS_BF16) { /* ds_f32_to_bf16; the CPU's own instruction would flush denormals */
-        ds_vec_u32 u = (ds_vec_u32)v;
-        ds_vec_u32 rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16, quiet = u >> 16 | 0x40;
-        ds_vec_u32 nan = (ds_vec_u32)(v != v);
-        return __builtin_convertvector((nan & quiet) | (~nan & rounded), ds_vec_u16);
+    if (dtype == DS_BF16) {
+#if DS_LANES == 16
+        return (ds_vec_u16)_mm512_cvtepi32_epi16((__m512i)(ds_bf16_round(v) >> 16));
+#else
+        return __builtin_convertvector(ds_bf16_round(v) >> 16, ds_vec_u16);
+#endif
     }
 #if DS_LANES == 16
     return (ds_vec_u16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -138,6 +158,72 @@ DS_INLINE void ds_store(void *data, int64_t offset, ds_vec v, uint32_t dtype) {
         ds_vec_u16 h = ds_vec_to_half(v, dtype);
         __builtin_memcpy(p, &h, sizeof h);
     }
+}
+
+/* Twice as many elements at a time: a whole cache line of 16-bit ones with AVX-512. They come in an
+ * order that is the dtype's own, and `ds_store2` undoes: bf16 are taken apart by shifts and masks,
+ * which a narrowing shuffle would double. Use pairs of one dtype together. */
+typedef struct ds_vec2 {
+    ds_vec a, b;
+} ds_vec2;
+
+DS_INLINE ds_vec2 ds_load2(const void *data, int64_t offset, uint32_t dtype) {
+    if (dtype != DS_BF16) return (ds_vec2){ds_load(data, offset, dtype), ds_load(data, offset + DS_LANES, dtype)};
+    ds_vec_u32 both;
+    __builtin_memcpy(&both, ds_at(data, offset, dtype), sizeof both);
+    return (ds_vec2){(ds_vec)(both << 16), (ds_vec)(both & 0xffff0000)};
+}
+
+/* One vector, past the caches where `streams` and the address is aligned to it. */
+DS_INLINE void ds_put(void *p, ds_vec_u32 bits, int streams) {
+#if DS_LANES == 16
+    if (streams) return _mm512_stream_si512(p, (__m512i)bits);
+#elif DS_LANES == 8
+    if (streams) return _mm256_stream_si256(p, (__m256i)bits);
+#elif defined(__SSE2__)
+    if (streams) return _mm_stream_si128(p, (__m128i)bits);
+#endif
+    (void)streams;
+    __builtin_memcpy(p, &bits, sizeof bits);
+}
+
+DS_INLINE void ds_store2(void *data, int64_t offset, ds_vec2 v, uint32_t dtype, int streams) {
+    char *p = ds_at(data, offset, dtype);
+    if (dtype == DS_F32) {
+        ds_put(p, (ds_vec_u32)v.a, streams);
+        ds_put(p + sizeof v.a, (ds_vec_u32)v.b, streams);
+    } else if (dtype == DS_BF16) {
+        ds_put(p, ds_bf16_round(v.a) >> 16 | (ds_bf16_round(v.b) & 0xffff0000), streams);
+    } else {
+        ds_vec_u16 half[2] = {ds_vec_to_half(v.a, dtype), ds_vec_to_half(v.b, dtype)};
+        ds_vec_u32 bits;
+        __builtin_memcpy(&bits, half, sizeof bits);
+        ds_put(p, bits, streams);
+    }
+}
+
+/* Asks for the cache lines of a pair that will be read soon, into the second level: the first has
+ * no room for what is not needed yet. The address need not exist. */
+DS_INLINE void ds_prefetch2(const void *data, int64_t offset, uint32_t dtype) {
+    const char *p = ds_at(data, offset, dtype);
+    __builtin_prefetch(p, 0, 2);
+    if (dtype == DS_F32 && DS_LANES == 16) __builtin_prefetch(p + 64, 0, 2);
+}
+
+/* Whether a result of so many elements should go past the caches: it is larger than what a core has
+ * of them, so that its beginning is gone when somebody reads it, and a plain store would first read
+ * what it overwrites. `ds_fence` ends such stores, before others may read them. */
+DS_INLINE int ds_streams(int64_t elements, uint32_t dtype) {
+    return elements * (dtype == DS_F32 ? 4 : 2) >= 32 << 20;
+}
+
+/* Whether a row can be stored so. */
+DS_INLINE int ds_aligned(const void *p) { return (uintptr_t)p % sizeof(ds_vec) == 0; }
+
+DS_INLINE void ds_fence(void) {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 /* The same for the first `n` lanes; loads give 0 in the others. For the end of a row. */

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ds_core::{Buffer, Device, ErrorKind, MemoryStats, Point, Stream, Timeline};
+use ds_core::{Buffer, DType, Device, ErrorKind, MemoryStats, Point, Stream, Tensor, Timeline};
 use ds_tests::{cpu, sim};
 
 /// A block that is allocated by itself: no other of its size is free by chance.
@@ -103,6 +103,28 @@ fn the_numbers_tell_what_is_live_and_what_was_asked_of_the_device() {
     assert!(empty.address().is_null());
     drop(empty);
     assert_eq!(device.memory_stats(), end);
+}
+
+#[test]
+fn peaks_start_anew_at_what_is_in_use_and_the_cache_can_be_emptied() {
+    const KEPT: i64 = 4 << 20;
+    const DROPPED: i64 = 64 << 20;
+    let both = (KEPT + DROPPED).unsigned_abs();
+    let (device, _turn) = alone();
+    let stream = Stream::new(device).unwrap();
+    let kept = Tensor::empty(&stream, DType::U8, &[KEPT]).unwrap();
+    drop(Tensor::empty(&stream, DType::U8, &[DROPPED]).unwrap());
+    let before = device.memory_stats();
+    assert!(before.peak_allocated_bytes >= both, "{before:?}");
+    assert!(before.reserved_bytes >= both, "{before:?}");
+    device.empty_cache().unwrap();
+    let emptied = device.memory_stats();
+    assert!(emptied.reserved_bytes < both, "{emptied:?}");
+    assert!(emptied.peak_reserved_bytes >= both, "{emptied:?}");
+    device.reset_peak_memory_stats();
+    let reset = device.memory_stats();
+    assert!((kept.bytes()..both).contains(&reset.peak_allocated_bytes));
+    assert!((kept.bytes()..both).contains(&reset.peak_reserved_bytes));
 }
 
 #[test]

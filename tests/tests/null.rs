@@ -36,27 +36,27 @@ fn check(host: &Host, id: &str) {
 
 #[test]
 fn the_smallest_in_rust() {
-    let folder = tempfile::tempdir().unwrap().keep();
-    example::build_null_rust(&folder).unwrap();
-    check(&example::host(&folder), "org.example.null-rust");
+    let folder = tempfile::tempdir().unwrap();
+    example::build_null_rust(folder.path()).unwrap();
+    check(&example::host(folder.path()), "org.example.null-rust");
 }
 
 #[test]
 fn the_smallest_in_c() {
-    let folder = tempfile::tempdir().unwrap().keep();
-    if example::build_c("null-c", "libds_example_null.so", &folder).unwrap() {
-        check(&example::host(&folder), "org.example.null");
+    let folder = tempfile::tempdir().unwrap();
+    if example::build_c("null-c", "libds_example_null.so", folder.path()).unwrap() {
+        check(&example::host(folder.path()), "org.example.null");
     }
 }
 
 #[test]
 fn the_second_plugin_for_one_accelerator_is_shadowed_and_says_by_whom() {
-    let folder = tempfile::tempdir().unwrap().keep();
-    example::build_null_rust(&folder).unwrap();
-    if !example::build_c("null-c", "libds_example_null.so", &folder).unwrap() {
+    let folder = tempfile::tempdir().unwrap();
+    example::build_null_rust(folder.path()).unwrap();
+    if !example::build_c("null-c", "libds_example_null.so", folder.path()).unwrap() {
         return;
     }
-    let host = example::host(&folder);
+    let host = example::host(folder.path());
     let verdicts: Vec<_> = host
         .discovery()
         .candidates

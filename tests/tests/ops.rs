@@ -190,6 +190,36 @@ fn rms_norm_is_right_for_every_dtype_and_odd_shape() {
     }
 }
 
+/// Large results take another way to memory: they are the small ones, bit for bit. Rows of this
+/// length are not all aligned to a vector.
+#[test]
+fn rms_norm_of_many_rows_is_that_of_each() {
+    const D: i64 = 4100;
+    const ROWS: i64 = 89;
+    const COPIES: i64 = 23;
+    let s = stream();
+    let mut numbers = Numbers::new(9);
+    let mut two = |shape: &[i64]| {
+        let few = numbers.tensor(s, DType::F32, shape).unwrap();
+        let bytes = few.to_bytes(s).unwrap().repeat(23);
+        let many = Tensor::from_bytes(s, DType::F32, &[COPIES * ROWS, D], &bytes).unwrap();
+        [few, many]
+    };
+    let ([x, xs], [dy, dys]) = (two(&[ROWS, D]), two(&[ROWS, D]));
+    let weight = numbers.tensor(s, DType::F32, &[D]).unwrap();
+    let both = |x: &Tensor, dy: &Tensor| {
+        let (y, rstd) = ds_ops::rms_norm::rms_norm(s, x, &weight, 1e-6).unwrap();
+        let (dx, _) = ds_ops::rms_norm::rms_norm_backward(s, dy, x, &weight, &rstd).unwrap();
+        [y, dx].map(|t| t.to_bytes(s).unwrap())
+    };
+    for (few, many) in both(&x, &dy).iter().zip(both(&xs, &dys)) {
+        assert!(many.len() >= 32 << 20, "too few to be large");
+        for copy in many.chunks_exact(few.len()) {
+            assert!(copy == few.as_slice());
+        }
+    }
+}
+
 #[test]
 fn rms_norm_takes_rows_with_gaps_and_leaves_the_gaps_alone() {
     let mut numbers = Numbers::new(2);

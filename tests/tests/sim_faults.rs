@@ -3,11 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
-};
+use std::{path::Path, process::Command};
 
 use ds_core::{Buffer, DType, Device, Error, ErrorKind, Stream, Tensor, Timeline, op};
 use ds_schema::Attr;
@@ -18,39 +14,63 @@ use ds_tests::{
     sim::{self, FOLDER_VARIABLE},
 };
 
-/// The faults of the process that runs a case.
-const FAULT: &str = "SIM_FAULT";
+/// Names the case that a process is for.
+const CASE: &str = "DS_TESTS_CASE";
 
-/// Runs the test of that name again in a process with these faults; `true` where this is that
-/// process, and the case is to be run.
-fn in_a_process_with(test: &str, faults: &str) -> bool {
-    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    if std::env::var_os(FAULT).is_some() {
-        return true;
-    }
-    let Some(folder) = FOLDER.get_or_init(sim::build) else {
-        return false;
+/// A name, the plugin's faults in its process, and what is to hold there.
+type Case = (&'static str, &'static str, fn());
+
+macro_rules! cases {
+    ($($name:ident: $faults:literal,)*) => {
+        &[$((stringify!($name), $faults, $name)),*]
     };
-    let cache = tempfile::tempdir().unwrap();
-    let done = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .envs([
-            (FOLDER_VARIABLE, folder.as_path()),
-            (FAULT, Path::new(faults)),
-        ])
-        .env("DS_CACHE_DIR", cache.path())
-        // No delays: what is late here is held by a point.
-        .env("SIM_MAX_DELAY_US", "0")
-        .env("SIM_COMPILE_MS", "0")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&done.stdout);
-    let errors = String::from_utf8_lossy(&done.stderr);
-    assert!(
-        done.status.success() && told.contains("1 passed"),
-        "{faults}: {told}{errors}"
-    );
-    false
+}
+
+const CASES: &[Case] = cases! {
+    a_launch_that_fails_later: "launch_async:1:7",
+    a_fill_that_fails_later: "fill_async:1:7",
+    // The first three are those of the tensors.
+    a_copy_that_fails_later: "copy_async:4:7",
+    a_wait_that_fails_later: "event_wait_async:1:7",
+    a_write_and_a_read_return_the_failure_of_their_copy: "copy_async:1:7,copy_async:2:6",
+    what_a_failed_stream_was_to_use_is_kept_until_it_failed: "launch_async:1:7",
+    memory_that_ends_is_asked_for_twice_and_then_told: "allocate:1:6,allocate:2:6,allocate:2:6",
+    memory_that_is_not_taken_back_is_lost_and_nothing_else: "free:1:16",
+    calls_that_fail_at_once_leave_everything_as_it_was:
+        "open:1:7,stream_create:1:16,event_create:1:16,event_record:1:16,copy:1:10,fill:1:3,\
+         launch:1:16,prepare:1:7",
+    a_kernel_that_cannot_be_prepared_leaves_its_place_to_the_reference:
+        "prepare:1:13,compile:2:11,load:2:14",
+};
+
+#[test]
+fn each_failure_is_told_where_it_belongs_and_nothing_else_suffers() {
+    if let Ok(name) = std::env::var(CASE) {
+        let case = CASES.iter().find(|case| case.0 == name).unwrap();
+        return case.2();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    if !sim::build(folder.path()).unwrap() {
+        return;
+    }
+    for (name, faults, _) in CASES {
+        let cache = tempfile::tempdir().unwrap();
+        let done = Command::new(std::env::current_exe().unwrap())
+            .arg("--nocapture")
+            .envs([
+                (CASE, Path::new(name)),
+                ("SIM_FAULT", Path::new(faults)),
+                (FOLDER_VARIABLE, folder.path()),
+                ("DS_CACHE_DIR", cache.path()),
+            ])
+            // No delays: what is late here is held by a point.
+            .envs([("SIM_MAX_DELAY_US", "0"), ("SIM_COMPILE_MS", "0")])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&done.stdout);
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{name}: {told}{errors}");
+    }
 }
 
 fn device() -> Device {
@@ -130,41 +150,23 @@ fn check_a_failed_stream(fail: impl Fn(&Stream, &[Tensor; 3]) -> Result<(), Erro
     assert_eq!(one.memory_stats().reserved_bytes, 0);
 }
 
-#[test]
 fn a_launch_that_fails_later() {
-    if in_a_process_with("a_launch_that_fails_later", "launch_async:1:7") {
-        check_a_failed_stream(|s, [x, y, z]| axpby(s, x, y, z));
-    }
+    check_a_failed_stream(|s, [x, y, z]| axpby(s, x, y, z));
 }
 
-#[test]
 fn a_fill_that_fails_later() {
-    if in_a_process_with("a_fill_that_fails_later", "fill_async:1:7") {
-        check_a_failed_stream(|s, [_, _, z]| z.buffer().fill(s, 1));
-    }
+    check_a_failed_stream(|s, [_, _, z]| z.buffer().fill(s, 1));
 }
 
-#[test]
 fn a_copy_that_fails_later() {
-    // The first three are those of the tensors.
-    if in_a_process_with("a_copy_that_fails_later", "copy_async:4:7") {
-        check_a_failed_stream(|s, [x, _, z]| z.buffer().copy_from(s, 0, x.buffer(), 0, 16));
-    }
+    check_a_failed_stream(|s, [x, _, z]| z.buffer().copy_from(s, 0, x.buffer(), 0, 16));
 }
 
-#[test]
 fn a_wait_that_fails_later() {
-    if in_a_process_with("a_wait_that_fails_later", "event_wait_async:1:7") {
-        check_a_failed_stream(|s, _| s.wait(&Timeline::new(s.device())?.next()));
-    }
+    check_a_failed_stream(|s, _| s.wait(&Timeline::new(s.device())?.next()));
 }
 
-#[test]
 fn a_write_and_a_read_return_the_failure_of_their_copy() {
-    let test = "a_write_and_a_read_return_the_failure_of_their_copy";
-    if !in_a_process_with(test, "copy_async:1:7,copy_async:2:6") {
-        return;
-    }
     let device = device();
     let live = device.memory_stats().allocations;
     let write = Stream::new(device).unwrap();
@@ -178,12 +180,7 @@ fn a_write_and_a_read_return_the_failure_of_their_copy() {
     assert_eq!(error.kind(), ErrorKind::OutOfMemory);
 }
 
-#[test]
 fn what_a_failed_stream_was_to_use_is_kept_until_it_failed() {
-    let test = "what_a_failed_stream_was_to_use_is_kept_until_it_failed";
-    if !in_a_process_with(test, "launch_async:1:7") {
-        return;
-    }
     let device = device();
     let (failing, owner) = (Stream::new(device).unwrap(), Stream::new(device).unwrap());
     let [x, y, z] = threes(&owner);
@@ -205,13 +202,7 @@ fn what_a_failed_stream_was_to_use_is_kept_until_it_failed() {
     assert_eq!(device.memory_stats().reserved_bytes, 0);
 }
 
-#[test]
 fn memory_that_ends_is_asked_for_twice_and_then_told() {
-    let test = "memory_that_ends_is_asked_for_twice_and_then_told";
-    let faults = "allocate:1:6,allocate:2:6,allocate:2:6";
-    if !in_a_process_with(test, faults) {
-        return;
-    }
     let device = device();
     let stream = Stream::new(device).unwrap();
     // The first fault: what is free is given back, and it works.
@@ -231,12 +222,7 @@ fn memory_that_ends_is_asked_for_twice_and_then_told() {
     assert_eq!(device.memory_stats().reserved_bytes, 0);
 }
 
-#[test]
 fn memory_that_is_not_taken_back_is_lost_and_nothing_else() {
-    let test = "memory_that_is_not_taken_back_is_lost_and_nothing_else";
-    if !in_a_process_with(test, "free:1:16") {
-        return;
-    }
     let device = device();
     let stream = Stream::new(device).unwrap();
     drop([2, 4].map(|mib| Buffer::new(&stream, mib << 20).unwrap()));
@@ -248,14 +234,7 @@ fn memory_that_is_not_taken_back_is_lost_and_nothing_else() {
     stream.synchronize().unwrap();
 }
 
-#[test]
 fn calls_that_fail_at_once_leave_everything_as_it_was() {
-    let test = "calls_that_fail_at_once_leave_everything_as_it_was";
-    let faults = "open:1:7,stream_create:1:16,event_create:1:16,event_record:1:16,copy:1:10,\
-                  fill:1:3,launch:1:16,prepare:1:7";
-    if !in_a_process_with(test, faults) {
-        return;
-    }
     let folder = std::env::var_os(FOLDER_VARIABLE).unwrap();
     let host = example::host(folder.as_ref());
     let sim = host.accelerator("sim").unwrap();
@@ -290,13 +269,8 @@ fn calls_that_fail_at_once_leave_everything_as_it_was() {
     assert_eq!(values(&stream, &z).unwrap(), [3.0; 4]);
 }
 
-#[test]
 fn a_kernel_that_cannot_be_prepared_leaves_its_place_to_the_reference() {
-    let test = "a_kernel_that_cannot_be_prepared_leaves_its_place_to_the_reference";
     // Refused by the plugin's constraint, then by its compiler, then by its loader.
-    if !in_a_process_with(test, "prepare:1:13,compile:2:11,load:2:14") {
-        return;
-    }
     let stream = Stream::new(device()).unwrap();
     for extent in 3..7 {
         let values_in: Vec<f64> = (0..extent).map(f64::from).collect();

@@ -368,7 +368,7 @@ impl Cache {
     }
 
     /// Makes what a build needs, and checks again: the folder may be new, or somebody else's.
-    pub(super) fn make_folders(&self) -> Result<()> {
+    pub(crate) fn make_folders(&self) -> Result<()> {
         for name in ["v1", "lock", "tmp"] {
             files::make_private_folder("make the build cache", &self.settings.dir.join(name))?;
         }
@@ -386,7 +386,7 @@ impl Cache {
 
     /// Moves a folder out of the way as a whole and removes it; readers never see a part of it.
     pub(super) fn put_aside(&self, folder: &Path) -> Result<()> {
-        let op = "put a damaged entry aside";
+        let op = "put an entry aside";
         let aside = self.temporary_folder("aside")?;
         match fs::rename(folder, aside.path().join("entry")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -8,7 +8,10 @@ use std::{
     path::{Component, Path},
 };
 
-use rustix::{fs::OFlags, io::Errno};
+use rustix::{
+    fs::{Access, OFlags, access},
+    io::Errno,
+};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -43,18 +46,23 @@ pub(super) fn distrust(metadata: &Metadata) -> Option<String> {
 /// has a name that is not UTF-8.
 pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
     const OP: &str = "check the build cache";
+    // Which variable or argument names the folder is known for the user's own only.
+    let elsewhere = if or_root {
+        "name a folder that belongs to you or to root"
+    } else {
+        "set DS_CACHE_DIR to a folder of yours"
+    };
     if dir.to_str().is_none() {
         let context = format!("{} is not UTF-8, as plugins are told paths", dir.display());
-        let error = Error::new(ErrorKind::Io, OP, context);
-        return Err(error.with_hint("set DS_CACHE_DIR to a path that is"));
+        return Err(Error::new(ErrorKind::Io, OP, context).with_hint(elsewhere));
     }
     let metadata = match fs::metadata(dir) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(io_error(OP, dir, error)),
+        Err(error) => return Err(io_error(OP, dir, error).with_hint(elsewhere)),
     };
     if !metadata.is_dir() {
-        return Err(io_error(OP, dir, Errno::NOTDIR.into()));
+        return Err(io_error(OP, dir, Errno::NOTDIR.into()).with_hint(elsewhere));
     }
     let untrusted = |what: String, hint: String| {
         let context = format!("{} {what}, and code is loaded from it", dir.display());
@@ -63,12 +71,21 @@ pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
     let own = rustix::process::geteuid().as_raw();
     if metadata.uid() != own && !(or_root && metadata.uid() == 0) {
         return untrusted(
-            format!("belongs to user {}, not to {own}", metadata.uid()),
-            "set DS_CACHE_DIR to a folder of yours".into(),
+            format!(
+                "belongs to user {}, not to {own}{}",
+                metadata.uid(),
+                if or_root { " or root" } else { "" }
+            ),
+            elsewhere.into(),
         );
     }
     if let Some(what) = distrust(&metadata) {
-        return untrusted(what, format!("chmod go-w {}", dir.display()));
+        // A sticky folder, such as `/tmp`, is open to all on purpose.
+        let hint = match metadata.mode() & 0o1000 {
+            0 => format!("chmod go-w {}", dir.display()),
+            _ => elsewhere.into(),
+        };
+        return untrusted(what, hint);
     }
     // Whoever can write to a folder above can put another one in this one's place. Folders above
     // that belong to a group or to a project are common and left to their owners.
@@ -86,13 +103,20 @@ pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
                     above.display()
                 ),
                 format!(
-                    "chmod o-w {} (or chmod +t), or set DS_CACHE_DIR",
+                    "chmod o-w {} (or chmod +t), or {elsewhere}",
                     above.display()
                 ),
             );
         }
     }
     Ok(true)
+}
+
+/// Whether this process may write to a folder, or make it in the nearest one above that exists.
+pub(super) fn is_writable(dir: &Path) -> bool {
+    let nearest = dir.ancestors().find(|above| above.exists());
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    nearest.is_some_and(|above| access(above, wanted).is_ok())
 }
 
 /// Makes a folder, and what is missing above it, that only the user can enter.

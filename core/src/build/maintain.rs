@@ -7,15 +7,32 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
+
 use super::{
-    BuildKey, Cache, FailedBuild, Record,
+    BuildKey, Cache, FailedBuild, Record, Settings,
     cache::{entry_folder, is_taken, move_to},
     files, record,
 };
-use crate::Result;
+use crate::{Error, ErrorKind, Result};
 
-/// One entry of the user's cache.
-#[derive(Clone, Debug)]
+/// One of the folders that the cache consists of, as it stands.
+#[derive(Debug)]
+pub struct CacheFolder {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it is one of the read-only ones behind the user's.
+    pub is_shared: bool,
+    /// Whether this process may write there, or make it where there is none; of no account for a
+    /// shared one.
+    pub is_writable: bool,
+    /// Its entries, checked, by key; `None` when there is no such folder. An error says why it is
+    /// not used.
+    pub entries: Result<Option<Vec<Entry>>>,
+}
+
+/// One entry of a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its key.
     pub key: BuildKey,
@@ -28,7 +45,7 @@ pub struct Entry {
 }
 
 /// What an entry is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryState {
     /// A valid artefact.
     Built(Record),
@@ -50,28 +67,26 @@ pub struct PruneRules {
 }
 
 /// What was removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Artefacts, failures and damaged entries.
-    pub entries: usize,
-    /// Their size.
-    pub freed_bytes: u64,
+    /// Artefacts, failures and damaged entries, as they were.
+    pub removed: Vec<Entry>,
     /// Folders that dead builds left.
     pub leftovers: usize,
 }
 
-/// What an import did.
+/// What an export or an import did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Imported {
-    /// Entries that are new.
-    pub added: usize,
+pub struct Copied {
+    /// Entries that are new there, as they were where they came from.
+    pub added: Vec<Entry>,
     /// Entries that were there before.
     pub present: usize,
     /// Entries that were not taken, and why.
     pub refused: Vec<(PathBuf, String)>,
 }
 
-/// The cache in numbers.
+/// Entries in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Valid artefacts.
@@ -82,6 +97,25 @@ pub struct Stats {
     pub damaged: usize,
     /// Size of all of them.
     pub size_bytes: u64,
+}
+
+/// The folders that `settings` name, the user's first, whether they can be used or not.
+pub fn folders(settings: &Settings) -> Vec<CacheFolder> {
+    let shared = settings.shared.iter().map(|dir| (dir, true));
+    [(&settings.dir, false)]
+        .into_iter()
+        .chain(shared)
+        .map(|(dir, is_shared)| CacheFolder {
+            path: dir.clone(),
+            is_shared,
+            is_writable: ["v1", "tmp"]
+                .map(|name| dir.join(name))
+                .iter()
+                .all(|dir| files::is_writable(dir)),
+            entries: files::check_cache_folder(dir, is_shared)
+                .and_then(|exists| exists.then(|| entries_of(dir)).transpose()),
+        })
+        .collect()
 }
 
 impl Cache {
@@ -98,25 +132,14 @@ impl Cache {
     /// # Errors
     /// As [`Cache::entries`].
     pub fn stats(&self) -> Result<Stats> {
-        let mut stats = Stats::default();
-        for entry in self.entries()? {
-            stats.size_bytes += entry.size_bytes;
-            match entry.state {
-                EntryState::Built(_) => stats.built += 1,
-                EntryState::Failed(_) => stats.failed += 1,
-                EntryState::Damaged(_) => stats.damaged += 1,
-            }
-        }
-        Ok(stats)
+        Ok(Stats::of(&self.entries()?))
     }
 
-    /// Removes what the rules say, damaged entries, and what dead builds left. An artefact that is
-    /// loaded stays loaded.
+    /// What [`Cache::prune`] would remove: what the rules say, and damaged entries.
     ///
     /// # Errors
-    /// `Io` when the cache cannot be read or written to.
-    pub fn prune(&self, rules: &PruneRules) -> Result<Pruned> {
-        let mut pruned = Pruned::default();
+    /// As [`Cache::entries`].
+    pub fn prunable(&self, rules: &PruneRules) -> Result<Vec<Entry>> {
         let mut kept = Vec::new();
         let mut doomed = Vec::new();
         let now = record::unix_now_s();
@@ -144,37 +167,71 @@ impl Cache {
                 doomed.push(entry);
             }
         }
-        if !doomed.is_empty() {
+        Ok(doomed)
+    }
+
+    /// Removes what the rules say, damaged entries, and what dead builds left. An artefact that is
+    /// loaded stays loaded.
+    ///
+    /// # Errors
+    /// `Io` when the cache cannot be read or written to.
+    pub fn prune(&self, rules: &PruneRules) -> Result<Pruned> {
+        let removed = self.prunable(rules)?;
+        if !removed.is_empty() {
             self.make_folders()?;
         }
-        for entry in doomed {
+        for entry in &removed {
             self.put_aside(&entry.folder)?;
-            pruned.entries += 1;
-            pruned.freed_bytes += entry.size_bytes;
         }
-        pruned.leftovers = self.sweep_leftovers();
-        Ok(pruned)
+        Ok(Pruned {
+            removed,
+            leftovers: self.sweep_leftovers(),
+        })
     }
 
     /// Copies valid artefacts (`keys`, or all of them) into a folder with the layout of a cache, for
-    /// another machine to import or for `DS_CACHE_SHARED` to name. Gives how many it holds of them.
+    /// another machine to import or for `DS_CACHE_SHARED` to name.
     ///
     /// # Errors
-    /// `Io`, with the path that could not be read or written.
-    pub fn export(&self, keys: Option<&[BuildKey]>, to: &Path) -> Result<usize> {
-        let mut exported = 0;
+    /// `Io`, with the path that could not be read or written. A damaged entry, here or there, is
+    /// reported, not an error.
+    pub fn export(&self, keys: Option<&[BuildKey]>, to: &Path) -> Result<Copied> {
+        let mut copied = Copied::default();
         for entry in self.entries()? {
-            let EntryState::Built(record) = &entry.state else {
-                continue;
-            };
             if keys.is_some_and(|keys| !keys.contains(&entry.key)) {
                 continue;
             }
+            let record = match &entry.state {
+                EntryState::Failed(_) => continue,
+                EntryState::Damaged(what) => {
+                    copied.refused.push((entry.folder, what.clone()));
+                    continue;
+                }
+                EntryState::Built(record) => record,
+            };
             let target = entry_folder(to, &entry.key);
-            copy_entry(&entry.folder, record, to, &target, 0o755)?;
-            exported += 1;
+            match record::read_entry(&target, &entry.key) {
+                Ok(Some(_)) => copied.present += 1,
+                Ok(None) => {
+                    copy_entry(&entry.folder, record, to, &target, 0o755).map_err(|error| {
+                        // The hints are about the cache, and this folder is not it.
+                        match error.hint() {
+                            Some(_) => {
+                                error.with_hint("name a folder that you can write to, with room")
+                            }
+                            None => error,
+                        }
+                    })?;
+                    copied.added.push(entry);
+                }
+                // It is not ours to remove.
+                Err(what) => copied.refused.push((
+                    target,
+                    format!("there is one already, damaged: {what}; remove it and export again"),
+                )),
+            }
         }
-        Ok(exported)
+        Ok(copied)
     }
 
     /// Takes over the valid entries of an exported folder.
@@ -182,42 +239,70 @@ impl Cache {
     /// # Errors
     /// `Untrusted` when somebody else could have written to the folder, `Io` when it or the cache
     /// cannot be used. An entry that is not valid is reported, not an error.
-    pub fn import(&self, from: &Path) -> Result<Imported> {
+    pub fn import(&self, from: &Path) -> Result<Copied> {
         const OP: &str = "import a cache";
         if !files::check_cache_folder(from, true)? {
-            return Err(files::io_error(
-                OP,
-                from,
-                std::io::ErrorKind::NotFound.into(),
-            ));
+            return Err(files::io_error(OP, from, Errno::NOENT.into()));
+        }
+        if !from.join("v1").is_dir() {
+            let what = format!("{} has no folder v1 and is no cache", from.display());
+            return Err(Error::new(ErrorKind::Io, OP, what)
+                .with_hint("name the folder that `ds_report cache export` wrote"));
         }
         self.make_folders()?;
-        let mut imported = Imported::default();
+        let mut copied = Copied::default();
         for entry in entries_of(from)? {
-            match entry.state {
+            match &entry.state {
                 EntryState::Failed(_) => {}
-                EntryState::Damaged(what) => imported.refused.push((entry.folder, what)),
-                EntryState::Built(_) if self.lookup(&entry.key).is_some() => imported.present += 1,
+                EntryState::Damaged(what) => copied.refused.push((entry.folder, what.clone())),
+                EntryState::Built(_) if self.lookup(&entry.key).is_some() => copied.present += 1,
                 EntryState::Built(record) => {
                     let staging = self.temporary_folder("import")?;
                     let target = self.entry(&entry.key);
                     if fs::symlink_metadata(&target).is_ok() {
                         self.put_aside(&target)?;
                     }
-                    copy_entry(&entry.folder, &record, staging.path(), &target, 0o700)?;
+                    copy_entry(&entry.folder, record, staging.path(), &target, 0o700)?;
                     // The copy counts, not what was read before it.
                     match record::read_entry(&target, &entry.key) {
-                        Ok(Some(_)) => imported.added += 1,
-                        Ok(None) => imported.refused.push((entry.folder, "it vanished".into())),
+                        Ok(Some(_)) => copied.added.push(entry),
+                        Ok(None) => copied.refused.push((entry.folder, "it vanished".into())),
                         Err(what) => {
                             self.put_aside(&target)?;
-                            imported.refused.push((entry.folder, what));
+                            copied.refused.push((entry.folder, what));
                         }
                     }
                 }
             }
         }
-        Ok(imported)
+        Ok(copied)
+    }
+}
+
+impl Stats {
+    /// These entries in numbers.
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut stats = Self::default();
+        for entry in entries {
+            stats.size_bytes += entry.size_bytes;
+            match entry.state {
+                EntryState::Built(_) => stats.built += 1,
+                EntryState::Failed(_) => stats.failed += 1,
+                EntryState::Damaged(_) => stats.damaged += 1,
+            }
+        }
+        stats
+    }
+}
+
+impl Entry {
+    /// When it was made, in seconds after 1970; unknown for a damaged one.
+    pub fn created_unix_s(&self) -> Option<u64> {
+        match &self.state {
+            EntryState::Built(record) => Some(record.created_unix_s),
+            EntryState::Failed(failed) => Some(failed.created_unix_s),
+            EntryState::Damaged(_) => None,
+        }
     }
 }
 
@@ -316,7 +401,16 @@ fn copy_entry(
     ] {
         let from = folder.join(name);
         let to = copy.join(name);
-        fs::copy(&from, &to).map_err(|error| files::io_error(OP, &from, error))?;
+        match fs::copy(&from, &to) {
+            // Nothing depends on the log, and somebody may have tidied it away.
+            Err(error)
+                if name == record::LOG_FILE && error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                continue;
+            }
+            Err(error) => return Err(files::io_error(OP, &from, error)),
+            Ok(_) => {}
+        }
         files::seal(OP, &to)?;
     }
     match move_to(&copy, target) {

@@ -47,7 +47,7 @@ pub use cache::{Artefact, Cache, Level};
 pub use environment::BuildEnvironment;
 pub use failure::CompileFailure;
 pub use key::BuildKey;
-pub use maintain::{Entry, EntryState, Imported, PruneRules, Pruned, Stats};
+pub use maintain::{CacheFolder, Copied, Entry, EntryState, PruneRules, Pruned, Stats, folders};
 pub use record::{FailedBuild, Record, SourceRecord};
 pub use settings::{JitMode, Settings};
 pub use toolchain::{ProgramToolchain, Toolchain, ToolchainIdentity};

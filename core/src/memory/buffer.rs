@@ -3,6 +3,7 @@
 use std::{
     ffi::c_void,
     fmt,
+    mem::ManuallyDrop,
     sync::{Mutex, PoisonError},
 };
 
@@ -11,7 +12,7 @@ use ds_abi::{
     DS_MEMORY_SHARED, DsCopy,
 };
 
-use triomphe::Arc;
+use triomphe::{Arc, UniqueArc};
 
 use super::{
     pinned,
@@ -43,18 +44,22 @@ impl MemoryKind {
 }
 
 /// A range of memory of one device. Clones share it; the last one gives it back.
-// The `Arc` is one without weak references, whose last owner goes with one atomic operation.
+// An `Arc` without weak references: its last owner can tell that it is, and passes it on to the pool
+// as it is, so that buffers come and go without a visit to the heap.
 #[derive(Clone)]
-pub struct Buffer(Arc<Inner>);
+pub struct Buffer(ManuallyDrop<Arc<Memory>>);
 
-struct Inner {
-    device: Device,
-    address: *mut c_void,
-    bytes: u64,
-    owner: Owner,
+/// What the clones of a buffer share.
+pub(super) struct Memory {
+    pub(super) device: Device,
+    pub(super) address: *mut c_void,
+    pub(super) bytes: u64,
+    pub(super) owner: Owner,
 }
 
-enum Owner {
+pub(super) enum Owner {
+    /// The device's pool, which has it back: nobody uses it.
+    Free { block: Block },
     /// A block of the device's pool, and the other streams that used it.
     Pool { block: Block, guests: Guests },
     /// Raw memory of a kind that is not pooled.
@@ -67,9 +72,9 @@ enum Owner {
 
 // SAFETY: the address is only ever handed to the device's plugin, from any thread, as the boundary
 // allows; ownership state is under locks.
-unsafe impl Send for Inner {}
+unsafe impl Send for Memory {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Inner {}
+unsafe impl Sync for Memory {}
 
 impl Buffer {
     /// Memory of `stream`'s device, ready for work on `stream`. Its content is undefined.
@@ -81,17 +86,12 @@ impl Buffer {
     /// [`ErrorKind::OutOfMemory`] with the pool's numbers.
     #[inline]
     pub fn new(stream: &Stream, bytes: u64) -> Result<Self> {
-        let device = stream.device();
-        let (block, address) = device.pool().take(stream, bytes)?;
-        Ok(Self(Arc::new(Inner {
-            device,
-            address,
-            bytes,
-            owner: Owner::Pool {
-                block,
-                guests: Guests::default(),
-            },
-        })))
+        let memory = stream.device().pool().take(stream, bytes)?;
+        Ok(Self(ManuallyDrop::new(memory.shareable())))
+    }
+
+    fn of(memory: Memory) -> Self {
+        Self(ManuallyDrop::new(Arc::new(memory)))
     }
 
     /// Memory of another kind, allocated and freed directly.
@@ -104,12 +104,12 @@ impl Buffer {
         if kind == MemoryKind::Pinned {
             pinned::add(address, bytes);
         }
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::of(Memory {
             device,
             address,
             bytes,
             owner: Owner::Raw { kind },
-        })))
+        }))
     }
 
     /// Memory that somebody else owns; `release` is called when the last clone is gone.
@@ -126,12 +126,12 @@ impl Buffer {
         let owner = Owner::Foreign {
             release: Mutex::new(Some(Box::new(release))),
         };
-        Self(Arc::new(Inner {
+        Self::of(Memory {
             device,
             address,
             bytes,
             owner,
-        }))
+        })
     }
 
     /// The device whose memory it is.
@@ -156,7 +156,7 @@ impl Buffer {
     pub fn kind(&self) -> MemoryKind {
         match self.0.owner {
             Owner::Raw { kind } => kind,
-            Owner::Pool { .. } | Owner::Foreign { .. } => MemoryKind::Device,
+            _ => MemoryKind::Device,
         }
     }
 
@@ -432,17 +432,34 @@ fn finish_work(device: Device, address: *mut c_void) -> Result<()> {
     own.and(device.pool().wait_abroad(address))
 }
 
-impl Drop for Inner {
+impl Drop for Buffer {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and the buffer is not used afterwards.
+        let memory = unsafe { ManuallyDrop::take(&mut self.0) };
+        if let Ok(memory) = Arc::try_unique(memory) {
+            memory.device.pool().give(memory);
+        }
+    }
+}
+
+impl Drop for Memory {
     fn drop(&mut self) {
         // It is the parent's, which still uses it.
         if fork::is_child() {
             return;
         }
         match &mut self.owner {
+            Owner::Free { .. } => {}
             Owner::Pool { block, guests } => {
-                self.device
-                    .pool()
-                    .give(self.device, self.address, *block, guests);
+                // The last two clones went at the same time, so neither knew that it was the last.
+                let (block, guests) = (*block, std::mem::take(guests));
+                self.device.pool().give(UniqueArc::new(Self {
+                    device: self.device,
+                    address: self.address,
+                    bytes: self.bytes,
+                    owner: Owner::Pool { block, guests },
+                }));
             }
             Owner::Raw { kind } => {
                 if *kind == MemoryKind::Pinned {

@@ -17,7 +17,12 @@ use std::{
 use ds_abi::DS_MEMORY_DEVICE;
 use serde::Serialize;
 
-use super::size::{self, CLASSES, Class};
+use triomphe::UniqueArc;
+
+use super::{
+    buffer::{Memory, Owner},
+    size::{self, CLASSES, Class},
+};
 use crate::{
     Device, Error, ErrorKind, Result, fork,
     stream::{Point, Stream},
@@ -26,50 +31,59 @@ use crate::{
 /// A large block may be given to a request of at least this share of it.
 const LARGE_FIT: (u64, u64) = (3, 4);
 
-/// A block: what there is to know beside its address.
+/// What the pool knows of a block beside its address.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
+pub(super) struct Block {
     bytes: u64,
     /// Index of the slab it is cut from, `NO_SLAB` for a large one and for the empty block.
     slab: u32,
-    /// Slot of the stream that it goes back to.
+    /// Slot of the stream that used it last, or uses it now.
     home: u32,
 }
+
+/// A block that nobody uses, as the buffer that it will be.
+type FreeBlock = UniqueArc<Memory>;
 
 const NO_SLAB: u32 = u32::MAX;
 
 impl Block {
-    /// The block of a buffer of 0 bytes.
-    const EMPTY: Self = Self {
-        bytes: 0,
-        slab: NO_SLAB,
-        home: 0,
-    };
-
-    pub(crate) fn home(self) -> usize {
+    pub(super) fn home(self) -> usize {
         self.home as usize
     }
+}
 
-    fn of(free: FreeBlock, home: usize) -> Self {
-        Self {
-            bytes: free.bytes,
-            slab: free.slab,
-            home: u32::try_from(home).unwrap_or(u32::MAX),
+impl Memory {
+    fn free(device: Device, address: usize, bytes: u64, slab: u32) -> FreeBlock {
+        UniqueArc::new(Self {
+            device,
+            address: std::ptr::with_exposed_provenance_mut(address),
+            bytes,
+            owner: Owner::Free {
+                block: Block {
+                    bytes,
+                    slab,
+                    home: 0,
+                },
+            },
+        })
+    }
+
+    /// What the pool knows of it.
+    fn block(&self) -> Block {
+        match self.owner {
+            Owner::Free { block } | Owner::Pool { block, .. } => block,
+            Owner::Raw { .. } | Owner::Foreign { .. } => Block {
+                bytes: 0,
+                slab: NO_SLAB,
+                home: 0,
+            },
         }
     }
 }
 
-/// A block that nobody owns.
-#[derive(Clone, Copy, Debug)]
-struct FreeBlock {
-    address: usize,
-    bytes: u64,
-    slab: u32,
-}
-
 /// The streams, by slot, that used a block beside the one it is home on.
 #[derive(Debug, Default)]
-pub(crate) struct Guests(AtomicU64);
+pub(super) struct Guests(AtomicU64);
 
 impl Guests {
     /// Slots from this one on share the last bit.
@@ -146,7 +160,7 @@ struct Free {
 impl Default for Free {
     fn default() -> Self {
         Self {
-            small: vec![Vec::new(); CLASSES],
+            small: (0..CLASSES).map(|_| Vec::new()).collect(),
             large: BTreeMap::new(),
         }
     }
@@ -167,11 +181,12 @@ impl Pool {
         }
     }
 
-    /// A block of at least `bytes`, ready for work on `stream`.
+    /// Memory of at least `bytes`, ready for work on `stream`.
     #[inline]
-    pub(crate) fn take(&self, stream: &Stream, bytes: u64) -> Result<(Block, *mut c_void)> {
+    pub(super) fn take(&self, stream: &Stream, bytes: u64) -> Result<UniqueArc<Memory>> {
+        let home = u32::try_from(stream.slot()).unwrap_or(u32::MAX);
         if bytes == 0 {
-            return Ok((Block::EMPTY, std::ptr::null_mut()));
+            return Ok(Memory::free(stream.device(), 0, 0, NO_SLAB));
         }
         // Before the lock, which a thread that the child has not may hold.
         if fork::is_child() {
@@ -181,22 +196,29 @@ impl Pool {
         let mut other = None;
         let mut state = self.lock();
         let class = size::class(bytes);
-        let block = match state
+        let mut memory = match state
             .free
             .get_mut(stream.slot())
             .and_then(|f| f.take(class, bytes))
         {
-            Some(block) => {
+            Some(memory) => {
                 state.stats.cache_hits += 1;
-                block
+                memory
             }
             None => self.take_elsewhere(&mut state, stream, class, bytes, &mut other)?,
         };
+        let block = Block {
+            home,
+            ..memory.block()
+        };
         state.note_taken(block);
-        Ok((
-            Block::of(block, stream.slot()),
-            std::ptr::without_provenance_mut(block.address),
-        ))
+        drop(state);
+        memory.bytes = bytes;
+        memory.owner = Owner::Pool {
+            block,
+            guests: Guests::default(),
+        };
+        Ok(memory)
     }
 
     /// From pending blocks that are done, from the stream that is then in `other`, or from the
@@ -255,11 +277,7 @@ impl Pool {
             };
             let bytes = size::large(bytes).ok_or_else(too_large)?;
             let address = self.reserve(state, device, bytes)?;
-            return Ok(FreeBlock {
-                address,
-                bytes,
-                slab: NO_SLAB,
-            });
+            return Ok(Memory::free(device, address, bytes, NO_SLAB));
         };
         // Blocks keep the device's alignment: the class is a multiple of it, or is rounded up.
         let step = class.bytes.next_multiple_of(self.alignment);
@@ -272,10 +290,9 @@ impl Pool {
             live: 0,
         });
         let count = slab_bytes / step;
-        let block = |index: u64| FreeBlock {
-            address: address + usize::try_from(index * step).unwrap_or(0),
-            bytes: class.bytes,
-            slab,
+        let block = |index: u64| {
+            let offset = usize::try_from(index * step).unwrap_or(0);
+            Memory::free(device, address + offset, class.bytes, slab)
         };
         for index in (1..count).rev() {
             state.put_back(slot, block(index));
@@ -298,36 +315,36 @@ impl Pool {
         Ok(address.expose_provenance())
     }
 
-    /// Takes back a block that was also used on the streams in `guests`.
-    pub(crate) fn give(
-        &self,
-        device: Device,
-        address: *mut c_void,
-        block: Block,
-        guests: &mut Guests,
-    ) {
-        if block.bytes == 0 {
+    /// Takes back what nobody uses any more; memory that is not the pool's goes its own way.
+    #[inline]
+    pub(super) fn give(&self, mut memory: UniqueArc<Memory>) {
+        if fork::is_child() {
             return;
         }
-        let free = FreeBlock {
-            address: address.addr(),
-            bytes: block.bytes,
-            slab: block.slab,
+        let device = memory.device;
+        let Owner::Pool { block, guests } = &mut memory.owner else {
+            return;
         };
+        let block = *block;
         // Recorded outside the lock: it is a call into the plugin.
         let last_uses = if guests.are_none() {
             Ok(Vec::new())
         } else {
-            last_uses(device, guests)
+            last_uses(device, std::mem::take(guests))
         };
+        memory.owner = Owner::Free { block };
         let mut state = self.lock();
-        state.note_given(free);
-        let abroad = state.take_abroad(free.address);
+        state.note_given(block);
+        let abroad = state.take_abroad(memory.address.addr());
         match last_uses.map(|points| [points, abroad].concat()) {
-            Ok(points) if points.is_empty() => state.put_back(block.home(), free),
-            Ok(points) => state.pending.push((free, block.home(), points)),
+            Ok(points) if points.is_empty() => state.put_back(block.home(), memory),
+            Ok(points) => state.pending.push((memory, block.home(), points)),
             // A failed stream never says when it is done with the block, so it is not used again.
-            Err(e) => log::warn!("{} bytes of {device} stay unused: {e}", block.bytes),
+            Err(e) => log::warn!(
+                "{} bytes of {} stay unused: {e}",
+                block.bytes,
+                memory.device
+            ),
         }
     }
 
@@ -391,7 +408,7 @@ impl Pool {
 
 /// The points behind the last use of a block by each of `guests`.
 #[cold]
-fn last_uses(device: Device, guests: &mut Guests) -> Result<Vec<Point>> {
+fn last_uses(device: Device, mut guests: Guests) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for stream in device.streams().all() {
         if !guests.may_have(stream.slot()) {
@@ -407,7 +424,7 @@ fn last_uses(device: Device, guests: &mut Guests) -> Result<Vec<Point>> {
 
 impl State {
     #[inline]
-    fn note_taken(&mut self, block: FreeBlock) {
+    fn note_taken(&mut self, block: Block) {
         let stats = &mut self.stats;
         stats.allocated_bytes += block.bytes;
         stats.peak_allocated_bytes = stats.peak_allocated_bytes.max(stats.allocated_bytes);
@@ -419,7 +436,7 @@ impl State {
     }
 
     #[inline]
-    fn note_given(&mut self, block: FreeBlock) {
+    fn note_given(&mut self, block: Block) {
         self.stats.allocated_bytes -= block.bytes;
         self.stats.allocations -= 1;
         if let Some(slab) = self.slabs.get_mut(block.slab as usize) {
@@ -485,23 +502,24 @@ impl State {
         }
         self.stats.trims += 1;
         self.settle_pending();
-        let held: Vec<u32> = self.pending.iter().map(|(block, ..)| block.slab).collect();
+        let held = |slab| self.pending.iter().any(|(m, ..)| m.block().slab == slab);
+        let held: Vec<bool> = (0u32..).zip(&self.slabs).map(|(i, _)| held(i)).collect();
         let mut dead = Vec::new();
-        for (index, slab) in (0u32..).zip(&mut self.slabs) {
-            if slab.live == 0 && slab.bytes > 0 && !held.contains(&index) {
+        for (slab, held) in self.slabs.iter_mut().zip(held) {
+            if slab.live == 0 && slab.bytes > 0 && !held {
                 dead.push((slab.address, std::mem::take(&mut slab.bytes)));
             }
         }
         let slabs = &self.slabs;
         for free in self.free.iter_mut().chain([&mut self.idle]) {
             for blocks in &mut free.small {
-                blocks.retain(|block| slabs[block.slab as usize].bytes > 0);
+                blocks.retain(|memory| slabs[memory.block().slab as usize].bytes > 0);
             }
             dead.extend(
                 std::mem::take(&mut free.large)
                     .into_values()
                     .flatten()
-                    .map(|b| (b.address, b.bytes)),
+                    .map(|memory| (memory.address.addr(), memory.block().bytes)),
             );
         }
         for (address, bytes) in dead {
@@ -552,10 +570,11 @@ impl Free {
         block
     }
 
-    fn put(&mut self, block: FreeBlock) {
-        match size::class(block.bytes).filter(|_| block.slab != NO_SLAB) {
-            Some(class) => self.small[class.index].push(block),
-            None => self.large.entry(block.bytes).or_default().push(block),
+    fn put(&mut self, memory: FreeBlock) {
+        let Block { bytes, slab, .. } = memory.block();
+        match size::class(bytes).filter(|_| slab != NO_SLAB) {
+            Some(class) => self.small[class.index].push(memory),
+            None => self.large.entry(bytes).or_default().push(memory),
         }
     }
 

@@ -1,0 +1,32 @@
+//! The JSON schema of each view, committed in `ds_report/schema`: what programs that read `--json`
+//! rely on. `DS_WRITE_SCHEMAS=1 cargo test -p ds_report schema` writes them anew.
+
+use std::{env, fs, path::Path};
+
+use schemars::Schema;
+
+use crate::{plugins, report, toolchains};
+
+#[test]
+fn the_committed_schemas_are_those_of_the_views() {
+    let views: [(&str, Schema); 3] = [
+        ("report", schemars::schema_for!(report::Report)),
+        ("plugins", schemars::schema_for!(plugins::Plugins)),
+        ("toolchains", schemars::schema_for!(toolchains::Toolchains)),
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
+    for (view, schema) in views {
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        let path = folder.join(format!("{view}.json"));
+        if env::var_os("DS_WRITE_SCHEMAS").is_some() {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == text,
+            "{} is not what `--json` writes; DS_WRITE_SCHEMAS=1 cargo test -p ds_report schema",
+            path.display()
+        );
+    }
+}
