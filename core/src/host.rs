@@ -5,13 +5,12 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use ds_plugin::LinkedPlugin;
-use ds_schema::{Kernel, KernelFile};
+use ds_schema::{Kernel, KernelFile, MAX_SOURCE_BYTES};
 
 use crate::{
     Accelerator, Device, Error, ErrorKind, Result,
@@ -21,6 +20,7 @@ use crate::{
     op,
     probe::{self, ProbeRecord},
     selection::{AcceleratorStatus, Chosen, Selection, State},
+    trust,
 };
 
 /// The variable that selects.
@@ -281,10 +281,8 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
     };
     if let Some(folder) = &candidate.path {
         for schema in &manifest.schemas {
-            let path = folder.join(schema.as_path());
-            let text = fs::read_to_string(&path).map_err(|e| {
-                Error::new(ErrorKind::Io, op, path.display().to_string()).with_source(e)
-            })?;
+            let path = trust::check_inside(&folder.join(schema.as_path()), folder)?;
+            let text = discovery::read("schema", &path, MAX_SOURCE_BYTES)?;
             op::register(&text, &path.display().to_string())?;
         }
     }

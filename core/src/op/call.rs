@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Buffer, Device, Error, ErrorKind, Result,
     device::sized,
+    fork,
     plugin::call::call,
     settings::{Fallback, settings},
     stream::Stream,
@@ -48,6 +49,10 @@ pub fn launch(
     attributes: &[Attr],
     scalars: &[Attr],
 ) -> Result<()> {
+    // Before any lock, which a thread that the child has not may hold.
+    if fork::is_child() {
+        return Err(fork::refusal("launch an op"));
+    }
     let device = stream.device();
     op.schema()
         .check_scalars(scalars)

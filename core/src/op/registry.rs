@@ -104,7 +104,7 @@ pub fn ops() -> Vec<&'static Op> {
 /// # Errors
 /// [`ErrorKind::Incompatible`] when it does not parse, or when an op of that name is there with
 /// another schema.
-pub fn register(text: &str, path: &str) -> Result<Vec<&'static Op>> {
+pub fn register(text: impl AsRef<[u8]>, path: &str) -> Result<Vec<&'static Op>> {
     let parsed = parse(text, path, &[])?;
     let mut ops = registry().write().unwrap_or_else(PoisonError::into_inner);
     let names: Vec<_> = parsed.iter().map(|op| op.name().to_owned()).collect();
@@ -115,7 +115,11 @@ pub fn register(text: &str, path: &str) -> Result<Vec<&'static Op>> {
         .collect())
 }
 
-fn parse(text: &str, path: &str, references: &[(&'static str, ReferenceFn)]) -> Result<Vec<Op>> {
+fn parse(
+    text: impl AsRef<[u8]>,
+    path: &str,
+    references: &[(&'static str, ReferenceFn)],
+) -> Result<Vec<Op>> {
     let refuse = |why: String| Error::new(ErrorKind::Incompatible, format!("read {path}"), why);
     let file = SchemaFile::parse(text).map_err(|e| refuse(e.to_string()))?;
     let sets = file.sets().to_vec();

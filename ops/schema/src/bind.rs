@@ -186,13 +186,15 @@ impl<'a> Binder<'a> {
         if count > 0 && span_elements(shape, strides).and_then(fits).is_none() {
             return Err(self.too_large(place, "the distance of its elements exceeds 2^63 bytes"));
         }
-        let overlaps = count > 0
-            && shape
-                .iter()
-                .zip(strides)
-                .any(|(&extent, &stride)| extent > 1 && stride == 0);
-        if overlaps && self.0.schema.arguments[place.argument].is_written() {
-            let message = "is written, but a stride of 0 makes its elements overlap".to_owned();
+        let written = self.0.schema.arguments[place.argument].is_written();
+        if written && count > 0 && !elements_are_apart(shape, strides) {
+            let message = if shape.iter().zip(strides).any(|(&n, &by)| n > 1 && by == 0) {
+                "is written, but a stride of 0 makes its elements overlap".to_owned()
+            } else {
+                format!(
+                    "is written, but strides {strides:?} of shape {shape:?} let its elements overlap"
+                )
+            };
             return refuse(BindRule::Strides, message);
         }
         Ok(count)
@@ -521,6 +523,26 @@ fn span_elements(shape: &[i64], strides: &[i64]) -> Option<i64> {
         .try_fold(1_i64, |span, (&extent, &stride)| {
             span.checked_add((extent - 1).checked_mul(stride.checked_abs()?)?)
         })
+}
+
+/// Whether each stride leads past everything that the smaller ones reach together, so that no two
+/// elements share memory: so it is in every slice, transposition or flip of a contiguous tensor.
+/// Strides that interleave without ever meeting are not told from those that meet.
+fn elements_are_apart(shape: &[i64], strides: &[i64]) -> bool {
+    let mut steps = [(0, 0); MAX_RANK];
+    let mut rank = 0;
+    for (&extent, &stride) in shape.iter().zip(strides).filter(|(extent, _)| **extent > 1) {
+        steps[rank] = (stride.unsigned_abs(), extent.unsigned_abs());
+        rank += 1;
+    }
+    steps[..rank].sort_unstable();
+    let mut reach = 0_u64;
+    steps[..rank].iter().all(|&(stride, extent)| {
+        let apart = stride > reach;
+        // No overflow: the whole span was found to fit.
+        reach += (extent - 1) * stride;
+        apart
+    })
 }
 
 fn tuple<'a>(items: impl Iterator<Item = &'a str>) -> String {
