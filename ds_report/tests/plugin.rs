@@ -303,6 +303,13 @@ fn a_second_one_replaces_the_first_only_when_told_to() {
     assert!(plugins.join("org.example.chip/more").exists());
     assert_eq!(fs::read_dir(&plugins).unwrap().count(), 1);
 
+    // Also one that was copied by hand, under a name of its own.
+    fs::rename(plugins.join("org.example.chip"), plugins.join("by-hand")).unwrap();
+    user.refused("chip/plugin", "/by-hand");
+    let printed = user.run(&["plugin", "add", "--replace", "chip/plugin"]);
+    assert_eq!((printed.code, printed.errors.as_str()), (Some(0), ""));
+    assert!(plugins.join("org.example.chip").exists() && !plugins.join("by-hand").exists());
+
     // Another plugin for the same accelerator would win or lose by its name.
     let new = [
         "plugin",

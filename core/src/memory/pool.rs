@@ -192,27 +192,22 @@ impl Pool {
         if fork::is_child() {
             return Err(fork::refusal("allocate memory"));
         }
-        // Goes after the lock, which the end of a stream takes.
-        let mut other = None;
-        let mut state = self.lock();
         let class = size::class(bytes);
-        let mut memory = match state
-            .free
-            .get_mut(stream.slot())
-            .and_then(|f| f.take(class, bytes))
-        {
-            Some(memory) => {
-                state.stats.cache_hits += 1;
-                memory
-            }
-            None => self.take_elsewhere(&mut state, stream, class, bytes, &mut other)?,
+        let mut state = self.lock();
+        let own = state.free.get_mut(stream.slot());
+        let mut memory = if let Some(memory) = own.and_then(|free| free.take(class, bytes)) {
+            state.stats.cache_hits += 1;
+            state.note_taken(memory.block());
+            drop(state);
+            memory
+        } else {
+            drop(state);
+            self.take_elsewhere(stream, class, bytes)?
         };
         let block = Block {
             home,
             ..memory.block()
         };
-        state.note_taken(block);
-        drop(state);
         memory.bytes = bytes;
         memory.owner = Owner::Pool {
             block,
@@ -221,10 +216,24 @@ impl Pool {
         Ok(memory)
     }
 
-    /// From pending blocks that are done, from the stream that is then in `other`, or from the
-    /// device.
+    /// From pending blocks that are done, from another stream, or from the device.
     #[cold]
     fn take_elsewhere(
+        &self,
+        stream: &Stream,
+        class: Option<Class>,
+        bytes: u64,
+    ) -> Result<FreeBlock> {
+        // Goes after the lock, which the end of a stream takes.
+        let mut other = None;
+        let mut state = self.lock();
+        let taken = self.find_elsewhere(&mut state, stream, class, bytes, &mut other)?;
+        state.note_taken(taken.block());
+        Ok(taken)
+    }
+
+    /// As it says; the stream that had the block before is then in `other`.
+    fn find_elsewhere(
         &self,
         state: &mut State,
         stream: &Stream,
@@ -336,7 +345,11 @@ impl Pool {
         let mut state = self.lock();
         state.note_given(block);
         let abroad = state.take_abroad(memory.address.addr());
-        match last_uses.map(|points| [points, abroad].concat()) {
+        let last_uses = last_uses.map(|mut points| {
+            points.extend(abroad);
+            points
+        });
+        match last_uses {
             Ok(points) if points.is_empty() => state.put_back(block.home(), memory),
             Ok(points) => state.pending.push((memory, block.home(), points)),
             // A failed stream never says when it is done with the block, so it is not used again.
@@ -488,6 +501,10 @@ impl State {
 
     /// Takes out the uses of the block at `address` on other devices.
     fn take_abroad(&mut self, address: usize) -> Vec<Point> {
+        // Nearly always there are none of any buffer.
+        if self.abroad.is_empty() {
+            return Vec::new();
+        }
         let own = |(at, _): &mut (usize, Point)| *at == address;
         let taken = self.abroad.extract_if(.., own);
         taken.map(|(_, point)| point).collect()

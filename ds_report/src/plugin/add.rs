@@ -146,7 +146,10 @@ impl Added {
             self.replaced = Some(version.unwrap_or_else(|| "a broken one".to_owned()));
             // Copied by hand under another name; under the same one it is gone by now.
             if let Some(before) = old.path.as_deref().filter(|before| **before != path) {
-                held.remove(before).map_err(plain)?;
+                // The new one is in its place by now: this is no reason to call it refused.
+                if let Err(e) = held.remove(before) {
+                    log::warn!("{} has the same id: {e}", before.display());
+                }
             }
         }
         Ok(path)
