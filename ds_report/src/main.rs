@@ -9,6 +9,7 @@ mod report;
 #[cfg(test)]
 mod schema;
 mod toolchains;
+mod verify;
 mod view;
 
 use std::{env, process::ExitCode};
@@ -51,6 +52,8 @@ enum View {
     Toolchains,
     /// What was built and kept here: where it is, what is in it; prune, export, import.
     Cache(cache::Options),
+    /// Build and run every op on each device, and compare with the reference implementation.
+    Verify(verify::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Some(View::Plugins) => show(json, &plugins::view(&host)),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
         Some(View::Cache(options)) => cache::run(json, &options),
+        Some(View::Verify(options)) => verify::run(json, &host, &options),
     };
     outcome.unwrap_or_else(Outcome::tell)
 }

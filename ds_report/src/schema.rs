@@ -5,14 +5,15 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{plugins, report, toolchains};
+use crate::{plugins, report, toolchains, verify};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
-    let views: [(&str, Schema); 3] = [
+    let views: [(&str, Schema); 4] = [
         ("report", schemars::schema_for!(report::Report)),
         ("plugins", schemars::schema_for!(plugins::Plugins)),
         ("toolchains", schemars::schema_for!(toolchains::Toolchains)),
+        ("verify", schemars::schema_for!(verify::Verification)),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     for (view, schema) in views {

@@ -12,9 +12,11 @@ use crate::{Result, RngState, Stream, Tensor};
 pub struct Case {
     op: &'static str,
     name: String,
-    make: Box<dyn Fn(&mut Numbers) -> Result<HostCall> + Send + Sync>,
+    make: Box<Make>,
     transposed: &'static [usize],
 }
+
+type Make = dyn Fn(&mut Numbers) -> Result<HostCall> + Send + Sync;
 
 /// Which cases of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

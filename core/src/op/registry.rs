@@ -76,8 +76,13 @@ fn registry() -> &'static Registry {
     REGISTRY.get_or_init(|| {
         let mut ops = BTreeMap::new();
         for source in ds_plugin::private::inventory::iter::<OpSource> {
-            let add = parse(source.text, source.path, source.references, Some(source.cases))
-                .and_then(|parsed| parsed.into_iter().try_for_each(|op| insert(&mut ops, op)));
+            let add = parse(
+                source.text,
+                source.path,
+                source.references,
+                Some(source.cases),
+            )
+            .and_then(|parsed| parsed.into_iter().try_for_each(|op| insert(&mut ops, op)));
             if let Err(e) = add {
                 log::error!("{e}");
             }

@@ -110,7 +110,7 @@ pub fn verify(stream: &Stream, case: &Case) -> Result<Verified> {
     let placed = Placed::of(stream, case, &host)?;
     let lists = placed.lists();
     let args: Vec<Args<'_>> = lists.iter().map(Vec::as_slice).collect();
-    let mut verified = compare(placed.op, stream, &args, host)?;
+    let mut verified = compare(placed.op, stream, &args, &host)?;
     verified.wrong.extend(placed.overruns(stream)?);
     Ok(verified)
 }
@@ -127,7 +127,7 @@ pub fn verify_call(
     scalars: &[Attr],
 ) -> Result<Verified> {
     let before = reference::download(stream, args, attributes, scalars)?;
-    compare(op, stream, args, before)
+    compare(op, stream, args, &before)
 }
 
 /// Runs the call, whose tensors hold what `before` does, and compares.
@@ -135,10 +135,10 @@ fn compare(
     op: &'static Op,
     stream: &Stream,
     args: &[Args<'_>],
-    before: HostCall,
+    before: &HostCall,
 ) -> Result<Verified> {
-    let want = exact(op, &before)?;
-    let runs_on = run(op, stream, args, &before)?;
+    let want = exact(op, before)?;
+    let runs_on = run(op, stream, args, before)?;
     let mut error = 0.0_f64;
     let mut wrong = Vec::new();
     for (index, argument) in op.schema().arguments().iter().enumerate() {
@@ -337,7 +337,9 @@ impl Placed {
         let arguments = self.op.schema().arguments().iter().zip(&self.args);
         let times = |role| if role == ds_schema::Role::InOut { 2 } else { 1 };
         arguments
-            .map(|(argument, arg)| times(argument.role) * arg.iter().map(Tensor::bytes).sum::<u64>())
+            .map(|(argument, arg)| {
+                times(argument.role) * arg.iter().map(Tensor::bytes).sum::<u64>()
+            })
             .sum()
     }
 
