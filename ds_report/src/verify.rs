@@ -212,7 +212,8 @@ fn ops(names: &[String]) -> Result<Vec<&'static Op>, Error> {
             "there is no op and no op set '{unknown}' in this version; ops are {}",
             ops.join(", ")
         );
-        return Err(Error::new(ErrorKind::InvalidArgument, "verify", context));
+        return Err(Error::new(ErrorKind::InvalidArgument, "verify", context)
+            .with_hint("a plugin's own ops are known where its devices are: give --device"));
     }
     let wanted = |op: &&'static Op| names.is_empty() || names.iter().any(|name| is_of(op, name));
     Ok(all.into_iter().filter(wanted).collect())

@@ -86,6 +86,7 @@ impl fmt::Display for Wrong {
                 if !index.is_empty() {
                     write!(f, "{index:?}")?;
                 }
+                let (got, want) = (digits(*got), digits(*want));
                 write!(f, " is {got:?}, the reference has {want:?}")?;
                 if *allowed == 0.0 {
                     f.write_str(" and allows no error")?;
@@ -98,6 +99,11 @@ impl fmt::Display for Wrong {
             What::Overrun => f.write_str(": bytes behind its end were written"),
         }
     }
+}
+
+/// The number with as many digits as tell an f32 from its neighbours.
+fn digits(value: f64) -> f64 {
+    format!("{value:.8e}").parse().unwrap_or(value)
 }
 
 /// Runs a case on `stream` and on the reference, and compares.

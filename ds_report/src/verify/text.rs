@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use anstyle::Style;
 
 use super::{
-    Device, On, OpResult, Run, Verification,
+    Device, Failure, On, OpResult, Run, Verification,
     bench::{Bench, COPY_BYTES, ROUND_SECONDS, ROUNDS},
 };
 use crate::view::{BAD, DOUBTFUL, GOOD, HEADING};
 
-/// Failures of an op on one kernel that are shown; JSON has all of them.
+/// Different failures of an op on one kernel that are shown; JSON has all of them.
 const SHOWN: usize = 3;
 /// Where what belongs to a line above begins: behind the verdict.
 const INDENT: usize = 14;
@@ -86,14 +86,34 @@ fn print_op(text: &mut String, op: &OpResult, op_width: usize, on_width: usize) 
         if let On::Reference { reason } = &run.on {
             let _ = writeln!(text, "{:indent$}{reason}", "");
         }
-        for failure in run.failures.iter().take(SHOWN) {
-            let _ = writeln!(text, "{:indent$}{}: {}", "", failure.case, failure.text);
-        }
-        if run.failures.len() > SHOWN {
-            let more = run.failures.len() - SHOWN;
-            let _ = writeln!(text, "{:indent$}and {more} more, told by --json", "");
-        }
+        print_failures(text, &run.failures, indent);
         name = "";
+    }
+}
+
+/// Each different failure with the first case that it befell.
+fn print_failures(text: &mut String, failures: &[Failure], indent: usize) {
+    let mut different: Vec<(&Failure, usize)> = Vec::new();
+    for failure in failures {
+        match different.iter_mut().find(|(f, _)| f.text == failure.text) {
+            Some((_, count)) => *count += 1,
+            None => different.push((failure, 1)),
+        }
+    }
+    for (failure, count) in different.iter().take(SHOWN) {
+        let more = match count - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let _ = writeln!(
+            text,
+            "{:indent$}{}{more}: {}",
+            "", failure.case, failure.text
+        );
+    }
+    if different.len() > SHOWN {
+        let rest: usize = different[SHOWN..].iter().map(|(_, count)| count).sum();
+        let _ = writeln!(text, "{:indent$}and {rest} more, told by --json", "");
     }
 }
 
