@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(
             text,
             "inventory::submit! {{ op::OpSource {{ text: include_str!(\"{here}/{name}/{name}.ops\"), \
-             path: \"ops/{name}/{name}.ops\", references: {name}::REFERENCES }} }}"
+             path: \"ops/{name}/{name}.ops\", references: {name}::REFERENCES, cases: {name}::cases }} }}"
         )?;
     }
     fs::write(Path::new(&env::var("OUT_DIR")?).join("catalogue.rs"), text)?;

@@ -17,6 +17,7 @@ mod report;
 mod schema;
 mod sets;
 mod toolchains;
+mod verify;
 mod view;
 
 use std::{env, process::ExitCode};
@@ -68,6 +69,8 @@ enum View {
     Explain(explain::Options),
     /// What was built and kept here: where it is, what is in it; prune, export, import.
     Cache(cache::Options),
+    /// Build and run every op on each device, and compare with the reference implementation.
+    Verify(verify::Options),
 }
 
 fn main() -> ExitCode {
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
             explain::view(&host, &options).and_then(|view| show(json, &view))
         }
         Some(View::Cache(options)) => cache::run(json, &options),
+        Some(View::Verify(options)) => verify::run(json, &host, &options),
     };
     outcome.unwrap_or_else(Outcome::tell)
 }

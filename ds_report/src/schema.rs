@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{build, cache, explain, ops, plugin, plugins, report, toolchains};
+use crate::{build, cache, explain, ops, plugin, plugins, report, toolchains, verify};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
@@ -19,6 +19,7 @@ fn the_committed_schemas_are_those_of_the_views() {
         ("plugins", schemars::schema_for!(plugins::Plugins)),
         ("report", schemars::schema_for!(report::Report)),
         ("toolchains", schemars::schema_for!(toolchains::Toolchains)),
+        ("verify", schemars::schema_for!(verify::Verification)),
     ];
     views.extend(plugin::schemas());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");

@@ -1,11 +1,14 @@
 //! Adam and `AdamW`, one step over a list of parameters.
 
+mod cases;
 mod reference;
 
 use ds_core::{Result, Stream, Tensor, op};
 use ds_schema::Attr;
 
 use crate::OpCell;
+
+pub(crate) use cases::cases;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[("adam_step", reference::adam_step)];
 

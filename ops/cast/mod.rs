@@ -1,10 +1,13 @@
 //! Conversion between float dtypes.
 
+mod cases;
 mod reference;
 
 use ds_core::{DType, Result, Stream, Tensor, op};
 
 use crate::OpCell;
+
+pub(crate) use cases::cases;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[("cast", reference::cast)];
 

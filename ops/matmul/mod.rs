@@ -1,10 +1,13 @@
 //! Matrix products.
 
+mod cases;
 mod reference;
 
 use ds_core::{Result, Stream, Tensor, op};
 
 use crate::OpCell;
+
+pub(crate) use cases::cases;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[("matmul", reference::matmul)];
 

@@ -1,11 +1,14 @@
 //! Root mean square normalisation over the last dimension, forward and backward.
 
+mod cases;
 mod reference;
 
 use ds_core::{DType, Result, Stream, Tensor, op};
 use ds_schema::Attr;
 
 use crate::OpCell;
+
+pub(crate) use cases::cases;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("rms_norm", reference::rms_norm),

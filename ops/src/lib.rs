@@ -1,8 +1,9 @@
 //! The catalogue: every op of DeepSpeed's that is here, one folder each.
 //!
-//! A folder `ops/<name>` holds `<name>.ops`, the schemas as text; `mod.rs`, the typed calls; and
-//! `reference.rs`, what the ops mean in plain Rust with f64 arithmetic. Its kernels lie in the
-//! folder of the same name under `kernels/`. Nothing here names an accelerator.
+//! A folder `ops/<name>` holds `<name>.ops`, the schemas as text; `mod.rs`, the typed calls;
+//! `reference.rs`, what the ops mean in plain Rust with f64 arithmetic; and `cases.rs`, the calls that
+//! every accelerator's kernels are verified with. Its kernels lie in the folder of the same name under
+//! `kernels/`. Nothing here names an accelerator.
 #![forbid(unsafe_code)]
 
 use ds_core::{

@@ -3,10 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command};
+use std::{
+    collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
+};
 
-use ds_core::{DType, ErrorKind, Stream, Tensor};
-use ds_schema::Attr;
+use ds_core::{
+    DType, ErrorKind, Stream, Tensor,
+    op::{self, Case, HostCall, Size},
+};
+use ds_schema::{Attr, Multiplicity};
 use ds_tests::{
     PLUGINS_VARIABLE,
     cases::{Numbers, copy, tensor},
@@ -135,6 +140,59 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
             told.contains(&format!("bits: {bits}")),
             "{threads} threads: {told}"
         );
+    }
+}
+
+#[test]
+fn every_case_of_the_catalogue_is_right() {
+    for op in op::ops() {
+        for case in op.cases(Size::Small) {
+            let verified = op::verify(stream(), &case).unwrap();
+            assert_eq!(verified.wrong, [], "{case:?} on {:?}", verified.runs_on);
+        }
+    }
+}
+
+/// The dtypes of each argument in these cases.
+fn dtypes(cases: &[Case]) -> HashSet<(usize, DType)> {
+    let calls = cases.iter().map(|case| case.call().unwrap());
+    let of = |call: HostCall| -> Vec<_> {
+        let args = call.args.iter().enumerate();
+        args.flat_map(|(index, arg)| arg.iter().map(move |t| (index, t.dtype)))
+            .collect()
+    };
+    calls.flat_map(of).collect()
+}
+
+/// What nobody tries is not verified: each dtype that a schema lists for an argument is in a case,
+/// and in a large one too.
+#[test]
+fn cases_cover_every_dtype_of_every_argument() {
+    for op in op::ops() {
+        for size in [Size::Small, Size::Large] {
+            // One at a time: together the large ones take gigabytes.
+            let seen = dtypes(&op.cases(size));
+            for (index, argument) in op.schema().arguments().iter().enumerate() {
+                let is_optional = argument.multiplicity == Multiplicity::Optional;
+                if is_optional && size == Size::Large {
+                    continue;
+                }
+                for dtype in op.schema().dtypes(argument.element) {
+                    let name = &argument.name;
+                    let found = seen.contains(&(index, dtype));
+                    assert!(found, "{} {name} {dtype} {size:?}", op.name());
+                }
+            }
+        }
+        let mut names: Vec<_> = op
+            .cases(Size::Small)
+            .iter()
+            .map(|c| c.name().to_owned())
+            .collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count, "{} has two cases of a name", op.name());
     }
 }
 
@@ -419,8 +477,8 @@ fn what_does_not_fit_is_refused_by_name_and_changes_nothing() {
     let y = copy(s, &x).unwrap();
     let rstd = t(&[4]);
     let run = |args: &[&[&Tensor]], scalars: &[Attr]| {
-        let op = ds_core::op::find("rms_norm").unwrap();
-        ds_core::op::launch(op, s, args, &[], scalars).unwrap_err()
+        let op = op::find("rms_norm").unwrap();
+        op::launch(op, s, args, &[], scalars).unwrap_err()
     };
     let error = run(&[&[&x], &[&short], &[&y], &[&rstd]], &[EPS]);
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);

@@ -49,32 +49,74 @@ pub fn launch(
     attributes: &[Attr],
     scalars: &[Attr],
 ) -> Result<()> {
-    // Before any lock, which a thread that the child has not may hold.
-    if fork::is_child() {
-        return Err(fork::refusal("launch an op"));
-    }
-    let device = stream.device();
-    op.schema()
-        .check_scalars(scalars)
-        .map_err(|e| refused(op, &e))?;
-    let aliases = aliases(op, args, device)?;
-    let mut room = key::Room::new();
-    let key = room.key(op, args, attributes, aliases.as_ref());
-    let plan = match device.plans().find(key) {
-        Some(plan) => plan,
-        None => prepare(op, device, args, attributes, aliases.as_ref(), key)?,
-    };
+    let plan = plan(op, stream.device(), args, attributes, scalars)?;
     let span = trace::begin(op.name());
     let done = match &*plan {
         Plan::Kernel(prepared) => launch_kernel(prepared, stream, args, scalars),
         Plan::Reference(why) => {
-            note_fallback(op, device, why)?;
+            note_fallback(op, stream.device(), why)?;
             reference::run(op, stream, args, attributes, scalars)
         }
         Plan::Nothing => Ok(()),
     };
     trace::end(span, || plan.name());
     done
+}
+
+/// What a call runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunsOn {
+    /// The kernel of that name.
+    Kernel(&'static str),
+    /// The reference implementation, through host memory, and why no kernel.
+    Reference(String),
+    /// Nothing: no element is written.
+    Nothing,
+}
+
+/// What [`launch`] of this call runs on. Builds, loads and prepares it, so that the launch finds it
+/// ready, but queues nothing.
+///
+/// # Errors
+/// As [`launch`].
+pub fn resolve(
+    op: &'static Op,
+    stream: &Stream,
+    args: &[Args<'_>],
+    attributes: &[Attr],
+    scalars: &[Attr],
+) -> Result<RunsOn> {
+    let plan = plan(op, stream.device(), args, attributes, scalars)?;
+    Ok(match &*plan {
+        Plan::Kernel(prepared) => RunsOn::Kernel(&prepared.kernel().name),
+        Plan::Reference(why) => RunsOn::Reference(why.clone()),
+        Plan::Nothing => RunsOn::Nothing,
+    })
+}
+
+/// The plan of a call, made at the first one of its signature.
+#[inline]
+fn plan(
+    op: &'static Op,
+    device: Device,
+    args: &[Args<'_>],
+    attributes: &[Attr],
+    scalars: &[Attr],
+) -> Result<Arc<Plan>> {
+    // Before any lock, which a thread that the child has not may hold.
+    if fork::is_child() {
+        return Err(fork::refusal("launch an op"));
+    }
+    op.schema()
+        .check_scalars(scalars)
+        .map_err(|e| refused(op, &e))?;
+    let aliases = aliases(op, args, device)?;
+    let mut room = key::Room::new();
+    let key = room.key(op, args, attributes, aliases.as_ref());
+    match device.plans().find(key) {
+        Some(plan) => Ok(plan),
+        None => prepare(op, device, args, attributes, aliases.as_ref(), key),
+    }
 }
 
 fn launch_kernel(

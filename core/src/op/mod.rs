@@ -2,20 +2,25 @@
 //!
 //! choose (`choose.rs`) → artefact → prepare (`prepare.rs`) → launch (`call.rs`); what no kernel
 //! takes runs on the reference implementation through host memory (`reference.rs`). The first call
-//! of a signature goes all the way, later ones find it prepared.
+//! of a signature goes all the way, later ones find it prepared. Whether what ran is right is held
+//! against the reference (`verify.rs`) on the cases of each op (`case.rs`).
 
 mod alias;
 mod call;
+mod case;
 mod choose;
 mod key;
 mod plans;
 mod prepare;
 mod reference;
 mod registry;
+mod verify;
 
-pub use call::{Args, launch};
+pub use call::{Args, RunsOn, launch, resolve};
+pub use case::{Case, CasesFn, Numbers, Size};
 pub use choose::{Candidate, Choice, explain};
 pub(crate) use plans::Plans;
 pub(crate) use prepare::Modules;
 pub use reference::{HostCall, HostTensor, ReferenceFn};
 pub use registry::{Op, OpSource, find, ops, register};
+pub use verify::{Placed, Verified, What, Wrong, verify, verify_call};

@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind, Result, stream::Stream, tensor::Tensor};
 pub type ReferenceFn = fn(&mut HostCall) -> Result<()>;
 
 /// A call on host memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HostCall {
     /// Arguments in schema order, inputs before outputs; a missing optional has no tensor.
     pub args: Vec<Vec<HostTensor>>,
@@ -86,6 +86,31 @@ fn missing(index: usize) -> Error {
 }
 
 impl HostTensor {
+    /// A tensor of these elements, rounded once to the dtype.
+    ///
+    /// # Errors
+    /// As [`HostTensor::set_f64`].
+    pub fn from_f64(dtype: DType, shape: &[i64], values: &[f64]) -> Result<Self> {
+        let mut tensor = Self {
+            dtype,
+            shape: shape.to_vec(),
+            bytes: Vec::new(),
+        };
+        tensor.set_f64(values)?;
+        Ok(tensor)
+    }
+
+    /// A tensor whose every bit is set, for what an op shall write: NaN in floats, so that an
+    /// element that stays unwritten is no result by chance.
+    pub fn unwritten(dtype: DType, shape: &[i64]) -> Self {
+        let elements = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+        Self {
+            dtype,
+            shape: shape.to_vec(),
+            bytes: vec![0xff; elements * dtype.size_bytes()],
+        }
+    }
+
     /// The elements as f64; exact for every float dtype.
     ///
     /// # Errors
@@ -187,21 +212,7 @@ pub(super) fn run(
             "no kernel takes this call, and the op has no reference implementation",
         ));
     };
-    let host = |tensor: &Tensor| {
-        Ok(HostTensor {
-            dtype: tensor.dtype(),
-            shape: tensor.shape().to_vec(),
-            bytes: tensor.to_bytes(stream)?,
-        })
-    };
-    let mut call = HostCall {
-        args: args
-            .iter()
-            .map(|arg| arg.iter().map(|t| host(t)).collect::<Result<_>>())
-            .collect::<Result<_>>()?,
-        attributes: attributes.to_vec(),
-        scalars: scalars.to_vec(),
-    };
+    let mut call = download(stream, args, attributes, scalars)?;
     reference(&mut call)?;
     for ((argument, arg), results) in op.schema().arguments().iter().zip(args).zip(&call.args) {
         if !argument.is_written() {
@@ -212,6 +223,30 @@ pub(super) fn run(
         }
     }
     Ok(())
+}
+
+/// The call with what its tensors hold, after the work queued on `stream`.
+pub(super) fn download(
+    stream: &Stream,
+    args: &[Args<'_>],
+    attributes: &[Attr],
+    scalars: &[Attr],
+) -> Result<HostCall> {
+    let host = |tensor: &&Tensor| {
+        Ok(HostTensor {
+            dtype: tensor.dtype(),
+            shape: tensor.shape().to_vec(),
+            bytes: tensor.to_bytes(stream)?,
+        })
+    };
+    Ok(HostCall {
+        args: args
+            .iter()
+            .map(|arg| arg.iter().map(host).collect::<Result<_>>())
+            .collect::<Result<_>>()?,
+        attributes: attributes.to_vec(),
+        scalars: scalars.to_vec(),
+    })
 }
 
 /// Writes a result into a tensor of any strides, row by row where they are not contiguous.

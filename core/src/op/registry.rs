@@ -10,10 +10,13 @@ use std::{
 
 use ds_schema::{Schema, SchemaFile};
 
-use super::reference::ReferenceFn;
+use super::{
+    case::{Case, CasesFn, Size},
+    reference::ReferenceFn,
+};
 use crate::{Error, ErrorKind, Result};
 
-/// A schema file of the catalogue and the reference implementations of its ops.
+/// A schema file of the catalogue, the reference implementations of its ops and their cases.
 #[derive(Debug)]
 pub struct OpSource {
     /// Text of the `.ops` file.
@@ -22,16 +25,19 @@ pub struct OpSource {
     pub path: &'static str,
     /// Reference implementation by op name.
     pub references: &'static [(&'static str, ReferenceFn)],
+    /// The cases of its ops.
+    pub cases: CasesFn,
 }
 
 ds_plugin::private::inventory::collect!(OpSource);
 
-/// One op: its schema, the sets it belongs to, its reference implementation.
+/// One op: its schema, the sets it belongs to, its reference implementation, its cases.
 #[derive(Debug)]
 pub struct Op {
     schema: Schema,
     sets: Vec<String>,
     reference: Option<ReferenceFn>,
+    cases: Option<CasesFn>,
 }
 
 impl Op {
@@ -54,6 +60,13 @@ impl Op {
     pub fn reference(&self) -> Option<ReferenceFn> {
         self.reference
     }
+
+    /// Its cases; none for a vendor's own op.
+    pub fn cases(&self, size: Size) -> Vec<Case> {
+        let mut cases = self.cases.map_or_else(Vec::new, |cases| cases(size));
+        cases.retain(|case| case.op() == self.name());
+        cases
+    }
 }
 
 type Registry = RwLock<BTreeMap<String, &'static Op>>;
@@ -63,8 +76,13 @@ fn registry() -> &'static Registry {
     REGISTRY.get_or_init(|| {
         let mut ops = BTreeMap::new();
         for source in ds_plugin::private::inventory::iter::<OpSource> {
-            let add = parse(source.text, source.path, source.references)
-                .and_then(|parsed| parsed.into_iter().try_for_each(|op| insert(&mut ops, op)));
+            let add = parse(
+                source.text,
+                source.path,
+                source.references,
+                Some(source.cases),
+            )
+            .and_then(|parsed| parsed.into_iter().try_for_each(|op| insert(&mut ops, op)));
             if let Err(e) = add {
                 log::error!("{e}");
             }
@@ -105,7 +123,7 @@ pub fn ops() -> Vec<&'static Op> {
 /// [`ErrorKind::Incompatible`] when it does not parse, or when an op of that name is there with
 /// another schema.
 pub fn register(text: impl AsRef<[u8]>, path: &str) -> Result<Vec<&'static Op>> {
-    let parsed = parse(text, path, &[])?;
+    let parsed = parse(text, path, &[], None)?;
     let mut ops = registry().write().unwrap_or_else(PoisonError::into_inner);
     let names: Vec<_> = parsed.iter().map(|op| op.name().to_owned()).collect();
     parsed.into_iter().try_for_each(|op| insert(&mut ops, op))?;
@@ -119,6 +137,7 @@ fn parse(
     text: impl AsRef<[u8]>,
     path: &str,
     references: &[(&'static str, ReferenceFn)],
+    cases: Option<CasesFn>,
 ) -> Result<Vec<Op>> {
     let refuse = |why: String| Error::new(ErrorKind::Incompatible, format!("read {path}"), why);
     let file = SchemaFile::parse(text).map_err(|e| refuse(e.to_string()))?;
@@ -138,6 +157,7 @@ fn parse(
             schema: schema.clone(),
             sets: sets.clone(),
             reference: reference(schema.name()),
+            cases,
         })
         .collect())
 }

@@ -261,6 +261,28 @@ struct launch_work {
     uint64_t correlation;
 };
 
+// Does what SIM_WRONG asks of this kernel, in the bits that change any number by much.
+static void spoil(struct launch_work *launch)
+{
+    const struct sim_settings *settings = sim_settings();
+    if (settings->wrong == SIM_RIGHT || strcmp(settings->wrong_kernel, launch->kernel->name) != 0) {
+        return;
+    }
+    bool input = settings->wrong == SIM_WRONG_INPUT;
+    struct sim_tensor *tensor = &launch->tensors[input ? 0 : launch->kernel->tensor_count - 1];
+    uint64_t element_bytes = sim_dtype_bytes(tensor->dtype);
+    uint64_t bytes = (uint64_t)tensor->elements * element_bytes;
+    uint64_t at = input ? element_bytes - 1 : bytes - 1;
+    if (settings->wrong == SIM_WRONG_BEHIND) {
+        at = bytes;
+    }
+    unsigned char *data =
+        bytes == 0 ? NULL : sim_resolve(launch->device, tensor->address, at < bytes ? bytes : at + 1);
+    if (data != NULL) {
+        data[at] ^= 0x40;
+    }
+}
+
 static void run_launch(struct sim_work *work, struct sim_failure *failure)
 {
     struct launch_work *launch = (struct launch_work *)work;
@@ -290,6 +312,7 @@ static void run_launch(struct sim_work *work, struct sim_failure *failure)
         }
     }
     kernel->run(launch->tensors, launch->scalars, workspace);
+    spoil(launch);
 }
 
 // Reads one tensor and holds it against what was prepared.

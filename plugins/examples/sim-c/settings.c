@@ -116,6 +116,32 @@ static void read_faults(void)
     }
 }
 
+// "<kernel>[:<what>]".
+static void read_wrong(void)
+{
+    static const char *const words[] = {
+        [SIM_WRONG_RESULT] = "result", [SIM_WRONG_INPUT] = "input", [SIM_WRONG_BEHIND] = "behind"};
+    const char *text = getenv("SIM_WRONG");
+    if (text == NULL || *text == '\0') {
+        return;
+    }
+    size_t length = strcspn(text, ":");
+    const char *what = text[length] == ':' ? text + length + 1 : words[SIM_WRONG_RESULT];
+    for (size_t i = SIM_WRONG_RESULT; i <= SIM_WRONG_BEHIND; i++) {
+        if (strcmp(what, words[i]) == 0) {
+            settings.wrong = (enum sim_wrong)i;
+        }
+    }
+    DsStr kernel = {.data = text, .len = length};
+    if (settings.wrong == SIM_RIGHT || length >= sizeof settings.wrong_kernel
+        || sim_kernel_find(kernel) == NULL) {
+        refuse(DS_INVALID_ARGUMENT,
+               "SIM_WRONG is '%s'; it takes '<kernel>[:result|:input|:behind]', such as 'sim_cast'", text);
+        return;
+    }
+    memcpy(settings.wrong_kernel, text, length);
+}
+
 static void read_settings(void)
 {
     settings.memory_bytes = number_of("SIM_MEMORY_BYTES", UINT64_C(1) << 30) / PAGE_BYTES * PAGE_BYTES;
@@ -127,6 +153,7 @@ static void read_settings(void)
     settings.compile_ms = number_of("SIM_COMPILE_MS", 200);
     read_visible_devices();
     read_faults();
+    read_wrong();
 }
 
 const struct sim_settings *sim_settings(void)

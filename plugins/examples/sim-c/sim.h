@@ -69,6 +69,14 @@ void sim_log(uint32_t level, const char *message);
 
 // ---- settings.c: the SIM_* variables. Only a simulator has these.
 
+// What a kernel does wrong.
+enum sim_wrong {
+    SIM_RIGHT,
+    SIM_WRONG_RESULT, // in the last element of the last tensor
+    SIM_WRONG_INPUT,  // changes the first element of the first tensor
+    SIM_WRONG_BEHIND, // writes behind the last tensor
+};
+
 struct sim_settings {
     DsStatus status; // why the variables cannot be used, or DS_OK
     char problem[200];
@@ -78,6 +86,8 @@ struct sim_settings {
     uint64_t compile_ms;
     uint32_t visible[SIM_DEVICES];
     uint32_t visible_count;
+    enum sim_wrong wrong;
+    char wrong_kernel[64];
 };
 
 // Read once, so that what `describe` tells stays constant.
