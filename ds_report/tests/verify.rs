@@ -114,6 +114,7 @@ fn the_example_is_right_where_it_has_kernels_and_its_own_op_is_unverified() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["devices"][0]["name"], "sim:1");
     assert_eq!(op(&report, "cast")["runs"][0]["kernel"], "sim_cast");
+    assert_eq!(op(&report, "rms_norm")["runs"][0]["kernel"], "sim_rms_norm");
     assert_eq!(op(&report, "matmul")["runs"][0]["on"], "reference");
     assert_eq!(op(&report, "axpby")["verdict"], "unverified");
 }
