@@ -1,5 +1,6 @@
 //! `dist`: builds what is installed and lays it out as a prefix: `bin`, `include`,
-//! `lib/deepspeed/plugins`, `share/deepspeed/kernels`, `share/doc/deepspeed`.
+//! `lib/deepspeed/plugins`, `share/deepspeed/kernels`, `share/deepspeed/source`,
+//! `share/doc/deepspeed`.
 //!
 //! What goes in follows from the tree: every program called `ds_*`, every `plugins/*/plugin.json`
 //! with the library of the package `ds-plugin-*` of that name, every kernel.
@@ -27,6 +28,7 @@ pub(crate) fn build(root: &Path, prefix: &Path) -> Result<usize, String> {
     add_headers(&mut stage, root)?;
     add_plugins(&mut stage, root, &metadata)?;
     add_kernels(&mut stage, root)?;
+    add_crates(&mut stage, root)?;
     add_documents(&mut stage, root, &metadata)?;
     stage.publish()
 }
@@ -134,6 +136,23 @@ fn add_kernels(stage: &mut Stage, root: &Path) -> Outcome {
             let installed = format!("share/deepspeed/kernels/{file}");
             stage.add(&folder.join(&file), &installed, Access::Data)?;
         }
+    }
+    Ok(())
+}
+
+/// The crates that a plugin in Rust is built against, laid out as in the checkout, with the
+/// workspace that they take their version from. They are on no registry.
+fn add_crates(stage: &mut Stage, root: &Path) -> Outcome {
+    let mut files = vec!["Cargo.toml".to_owned()];
+    for package in ["core/abi", "core/plugin"] {
+        files.push(format!("{package}/Cargo.toml"));
+        let sources = format!("{package}/src");
+        let below = files_below(&root.join(&sources))?;
+        files.extend(below.iter().map(|file| format!("{sources}/{file}")));
+    }
+    for file in files {
+        let installed = format!("share/deepspeed/source/{file}");
+        stage.add(&root.join(&file), &installed, Access::Data)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use ds_schema::{DType, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ErrorKind, Result,
+    ErrorKind, Result, fork,
     memory::{MemoryStats, Pool},
     op::{Modules, Plans},
     plugin::{Plugin, call::call},
@@ -167,6 +167,7 @@ impl Device {
         index: u32,
         kernels: &'static [Kernel],
     ) -> Result<Self> {
+        fork::watch();
         let info = DeviceInfo::query(plugin, index)?;
         let mut handle: DsDevice = std::ptr::null_mut();
         // SAFETY: `handle` is writable for the call.

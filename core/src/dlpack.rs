@@ -10,7 +10,7 @@ use ds_schema::MAX_RANK;
 
 use crate::{
     Buffer, Device, Error, ErrorKind, Result,
-    tensor::{Tensor, dl_dtype, dtype_of},
+    tensor::{Tensor, dl_dtype, dtype_of, view_span},
 };
 
 /// The version of DLPack that is written, and the newest major that is read.
@@ -160,13 +160,24 @@ impl Tensor {
         } else {
             extents(dl.strides)
         };
-        let bytes = reach_bytes(&shape, &strides, dtype.size_bytes())
-            .and_then(|bytes| bytes.checked_add(dl.byte_offset))
-            .ok_or_else(|| {
-                invalid(format!(
-                    "shape {shape:?} with strides {strides:?} reaches out of memory"
-                ))
-            })?;
+        // All of this before the buffer is made, which gives the tensor back when it goes.
+        let (low, high) = view_span(op, dl.byte_offset, dtype, &shape, &strides)?;
+        if low < 0 {
+            return Err(invalid(format!(
+                "shape {shape:?} with strides {strides:?} at byte {} reaches before its data",
+                dl.byte_offset
+            )));
+        }
+        let (start, bytes) = (dl.data.addr() as u64, high.unsigned_abs());
+        if start == 0 && !shape.contains(&0) {
+            return Err(invalid("its data is null".to_owned()));
+        }
+        if start.checked_add(bytes).is_none() {
+            return Err(invalid(format!(
+                "{bytes} bytes at {:p} reach out of memory",
+                dl.data
+            )));
+        }
         let managed = Managed(managed);
         let release = move || {
             let managed = managed;
@@ -179,7 +190,7 @@ impl Tensor {
         };
         // SAFETY: the caller vouches for the data until the deleter is called.
         let buffer = unsafe { Buffer::foreign(device, dl.data, bytes, release) };
-        // `reach_bytes` has made sure that this fits.
+        // `view_span` has made sure that this fits.
         Self::view_of(&buffer, dl.byte_offset, dtype, &shape, &strides)
     }
 }
@@ -188,26 +199,3 @@ impl Tensor {
 struct Managed(*mut DlManagedTensor);
 // SAFETY: DLPack's deleters may be called from any thread.
 unsafe impl Send for Managed {}
-
-/// Bytes from the first element to behind the last one; `None` when one lies before the first.
-fn reach_bytes(shape: &[i64], strides: &[i64], size: usize) -> Option<u64> {
-    if shape.iter().any(|extent| *extent < 0) {
-        return None;
-    }
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    let last = shape
-        .iter()
-        .zip(strides)
-        .try_fold(0_i64, |reach, (&extent, &stride)| {
-            if extent > 1 && stride < 0 {
-                return None;
-            }
-            reach.checked_add((extent - 1).checked_mul(stride)?)
-        })?;
-    last.checked_add(1)?
-        .checked_mul(i64::try_from(size).ok()?)?
-        .try_into()
-        .ok()
-}

@@ -2,8 +2,11 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt};
 
+use serde::{Deserialize, Serialize};
+
 /// What kind of failure it is; decides what a caller can do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// An argument breaks a rule that the message names.

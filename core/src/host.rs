@@ -5,13 +5,12 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs,
     path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use ds_plugin::LinkedPlugin;
-use ds_schema::{Kernel, KernelFile};
+use ds_schema::{Kernel, KernelFile, MAX_SOURCE_BYTES};
 
 use crate::{
     Accelerator, Device, Error, ErrorKind, Result,
@@ -21,6 +20,7 @@ use crate::{
     op,
     probe::{self, ProbeRecord},
     selection::{AcceleratorStatus, Chosen, Selection, State},
+    trust,
 };
 
 /// The variable that selects.
@@ -107,13 +107,15 @@ impl Host {
     /// [`ErrorKind::NotInstalled`] with the names that are known, or why it cannot be used.
     pub fn accelerator(&self, name: &str) -> Result<Accelerator> {
         let serving = self.discovery.accelerators();
-        let answers = |candidate: &&&Candidate| {
-            candidate
-                .manifest
+        // As the selection has it: an alias of one is no reason to overlook the other's own name.
+        let is = |c: &&&Candidate| {
+            c.manifest
                 .as_ref()
-                .is_some_and(|m| m.answers_to(name))
+                .is_some_and(|m| m.accelerator.as_str() == name)
         };
-        let Some(candidate) = serving.iter().find(answers) else {
+        let answers = |c: &&&Candidate| c.manifest.as_ref().is_some_and(|m| m.answers_to(name));
+        let found = serving.iter().find(is);
+        let Some(candidate) = found.or_else(|| serving.iter().find(answers)) else {
             let known: Vec<_> = serving
                 .iter()
                 .filter_map(|c| Some(c.manifest.as_ref()?.accelerator.as_str()))
@@ -279,10 +281,8 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
     };
     if let Some(folder) = &candidate.path {
         for schema in &manifest.schemas {
-            let path = folder.join(schema.as_path());
-            let text = fs::read_to_string(&path).map_err(|e| {
-                Error::new(ErrorKind::Io, op, path.display().to_string()).with_source(e)
-            })?;
+            let path = trust::check_inside(&folder.join(schema.as_path()), folder)?;
+            let text = discovery::read("schema", &path, MAX_SOURCE_BYTES)?;
             op::register(&text, &path.display().to_string())?;
         }
     }

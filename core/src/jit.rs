@@ -18,7 +18,7 @@ use crate::{
     Error, ErrorKind, Result,
     build::{
         Artefact, BuildEnvironment, BuildKey, BuildRequest, BuildSpec, Cache, CompileFailure,
-        ProgramToolchain, Toolchain, ToolchainIdentity,
+        FailedBuild, ProgramToolchain, Toolchain, ToolchainIdentity,
     },
     device::sized,
     plugin::{Plugin, call::call},
@@ -123,16 +123,102 @@ pub fn smoke(plugin: &Plugin, target: &str) -> Result<Artefact> {
 /// # Errors
 /// Why it could not be built either: no toolchain, or no place for the cache.
 pub fn is_ready(plugin: &Plugin, kernel: &Kernel, target: &str) -> Result<bool> {
-    match kernel.artefact() {
-        ArtefactKind::None => return Ok(true),
-        ArtefactKind::PerSignature => return Ok(false),
-        ArtefactKind::Shared => {}
+    match SharedBuild::of(plugin, kernel, target)? {
+        Some(build) => Ok(build.find()?.is_some()),
+        None => Ok(kernel.artefact() == ArtefactKind::None),
+    }
+}
+
+/// The build of an artefact that serves every signature, described and not begun: what can be done
+/// beforehand, on a machine that need not have a device of the target.
+#[derive(Debug)]
+pub struct SharedBuild<'a> {
+    plugin: &'a Plugin,
+    spec: BuildSpec,
+}
+
+impl<'a> SharedBuild<'a> {
+    /// The one that `kernel` needs for `target`; `None` for a kernel that needs none, or one for
+    /// each signature. Kernels that are built together have equal ones.
+    ///
+    /// # Errors
+    /// The plugin's own, for a target that it does not know.
+    pub fn of(plugin: &'a Plugin, kernel: &Kernel, target: &str) -> Result<Option<Self>> {
+        if kernel.artefact() != ArtefactKind::Shared {
+            return Ok(None);
+        }
+        // SAFETY: a null signature.
+        let request = unsafe { request(plugin, &kernel.name, target, ptr::null()) }?;
+        let spec = shared_spec(request, target);
+        Ok(Some(Self { plugin, spec }))
+    }
+
+    /// Its name in messages: that of the folder whose kernels it holds.
+    pub fn name(&self) -> &str {
+        &self.spec.op_set
+    }
+
+    /// The artefact, if a cache holds it.
+    ///
+    /// # Errors
+    /// Why it could not be built either: no toolchain, or no place for the cache.
+    pub fn find(&self) -> Result<Option<Artefact>> {
+        Ok(cache()?.lookup(&self.key()?))
+    }
+
+    /// The failure that is remembered of it.
+    ///
+    /// # Errors
+    /// As [`SharedBuild::find`].
+    pub fn failure(&self) -> Result<Option<FailedBuild>> {
+        Ok(cache()?.failure(&self.key()?))
+    }
+
+    /// Finds it, or builds it now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BuildFailed`] with the compiler's first complaint and, as a hint, where its log
+    /// is; [`ErrorKind::LibraryNotFound`] when there is no compiler; [`ErrorKind::Io`] when the
+    /// cache cannot be used.
+    pub fn run(&self) -> Result<Artefact> {
+        build(self.plugin, &self.spec)
+    }
+
+    /// Builds it anew, whatever the user's cache holds or remembers of it.
+    ///
+    /// # Errors
+    /// As [`SharedBuild::run`].
+    pub fn run_again(&self) -> Result<Artefact> {
+        cache()?.forget(&self.key()?)?;
+        self.run()
+    }
+
+    fn key(&self) -> Result<BuildKey> {
+        Ok(BuildKey::new(
+            &self.spec,
+            &identity(self.plugin, &self.spec)?,
+        ))
+    }
+}
+
+impl PartialEq for SharedBuild<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.plugin, other.plugin) && self.spec == other.spec
+    }
+}
+
+impl Eq for SharedBuild<'_> {}
+
+/// Has `plugin` say whether `target` is one that it builds for; yes from one that builds nothing.
+///
+/// # Errors
+/// The plugin's own, which names what it takes.
+pub fn check_target(plugin: &Plugin, target: &str) -> Result<()> {
+    if plugin.tables().jit.request.is_none() {
+        return Ok(());
     }
     // SAFETY: a null signature.
-    let request = unsafe { request(plugin, &kernel.name, target, ptr::null()) }?;
-    let spec = shared_spec(request, target);
-    let key = BuildKey::new(&spec, &identity(plugin, &spec)?);
-    Ok(cache()?.lookup(&key).is_some())
+    unsafe { request(plugin, "", target, ptr::null()) }.map(drop)
 }
 
 /// What is built for the kernels of a folder: their requests are equal, and their names are no part

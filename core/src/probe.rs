@@ -53,6 +53,8 @@ pub struct ProbeRecord {
 pub struct ProbeFailure {
     /// Whether the plugin broke the child, rather than telling an error: it is not opened here.
     pub quarantined: bool,
+    /// What kind of failure it is: missing hardware is no fault of the plugin.
+    pub kind: ErrorKind,
     /// What happened.
     pub reason: String,
     /// What to do.
@@ -82,6 +84,7 @@ pub fn answer() -> bool {
         })
         .map_err(|e| ProbeFailure {
             quarantined: false,
+            kind: e.kind(),
             reason: e.to_string(),
             hint: e.hint().map(str::to_owned),
         });
@@ -114,6 +117,7 @@ pub(crate) fn probe(
     .unwrap_or_else(|reason| ProbeRecord {
         devices: Err(ProbeFailure {
             quarantined: true,
+            kind: ErrorKind::PluginBug,
             reason,
             hint: Some(
                 "report it to whoever made the plugin; it is asked again when its file changes, \

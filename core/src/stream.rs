@@ -20,6 +20,7 @@ use ds_abi::{
 use crate::{
     Device, Error, ErrorKind, Result,
     device::sized,
+    fork,
     plugin::call::{self, call},
 };
 
@@ -249,6 +250,9 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if fork::is_child() {
+            return;
+        }
         // Waits for the queue: what the stream's work uses may be given to others after this.
         // SAFETY: the handle is live until it is destroyed below.
         let done = unsafe { call!(self.device.plugin(), stream.stream_synchronize(self.handle)) };
@@ -437,6 +441,9 @@ impl Timeline {
 
 impl Drop for TimelineInner {
     fn drop(&mut self) {
+        if fork::is_child() {
+            return;
+        }
         if let Some(destroy) = self.device.plugin().tables().stream.event_destroy {
             // SAFETY: the last owner is gone: every `Point` that could be waited for holds one.
             unsafe { destroy(self.handle) };
@@ -486,6 +493,19 @@ impl Point {
                 ),
             )),
         }
+    }
+
+    /// Whether the stream that recorded it is past it: it is reached, or never will be, because a
+    /// stream whose work failed does no more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.timeline.state().is_ok_and(|state| {
+            state.value >= self.value || !matches!(state.status, DS_OK | DS_NOT_READY)
+        })
+    }
+
+    /// Whether `later` lies on the same timeline, and not before this one.
+    pub(crate) fn precedes(&self, later: &Self) -> bool {
+        Arc::ptr_eq(&self.timeline.0, &later.timeline.0) && self.value <= later.value
     }
 
     /// The time from `earlier` to this point on the device's clock; upstream's `elapsed_time`. Both

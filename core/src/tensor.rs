@@ -104,29 +104,7 @@ impl Tensor {
         strides: &[i64],
     ) -> Result<Self> {
         let op = "view a buffer";
-        if shape.len() > MAX_RANK {
-            let text = format!(
-                "shape has {} dimensions, the limit is {MAX_RANK}",
-                shape.len()
-            );
-            return Err(invalid(op, text));
-        }
-        if shape.len() != strides.len() {
-            let text = format!("{} extents, but {} strides", shape.len(), strides.len());
-            return Err(invalid(op, text));
-        }
-        let tensor = Self {
-            buffer: buffer.clone(),
-            dtype,
-            dims: Dims::new(shape, strides),
-            offset_bytes,
-        };
-        let (low, high) = tensor.span_bytes().ok_or_else(|| {
-            invalid(
-                op,
-                format!("shape {shape:?} with strides {strides:?} exceeds 2^63 bytes"),
-            )
-        })?;
+        let (low, high) = view_span(op, offset_bytes, dtype, shape, strides)?;
         if low < 0 || high.unsigned_abs() > buffer.bytes() {
             return Err(invalid(
                 op,
@@ -137,7 +115,12 @@ impl Tensor {
                 ),
             ));
         }
-        Ok(tensor)
+        Ok(Self {
+            buffer: buffer.clone(),
+            dtype,
+            dims: Dims::new(shape, strides),
+            offset_bytes,
+        })
     }
 
     /// The elements in row-major order, after the work queued on `stream`.
@@ -167,7 +150,7 @@ impl Tensor {
         }
         let size = self.dtype.size_bytes();
         let start = i64::try_from(self.offset_bytes).unwrap_or(0) - low;
-        let mut packed = Vec::with_capacity(usize::try_from(self.elements()).unwrap_or(0) * size);
+        let mut packed = host_room(self.bytes())?;
         for_each_offset(self.shape(), self.strides(), |offset| {
             let at = usize::try_from(start + offset * size.cast_signed() as i64).unwrap_or(0);
             packed.extend_from_slice(&span[at..at + size]);
@@ -223,10 +206,14 @@ impl Tensor {
                 ),
             ));
         }
-        let bytes = start * self.strides()[axis] * self.dtype.size_bytes().cast_signed() as i64;
         let mut view = self.clone();
         view.dims.split_mut().0[axis] = len;
-        view.offset_bytes = view.offset_bytes.saturating_add_signed(bytes);
+        // Without elements there is no first one, and its place could lie behind the buffer's end.
+        if !view.shape().contains(&0) {
+            let size = self.dtype.size_bytes().cast_signed() as i64;
+            let bytes = start * self.strides()[axis] * size;
+            view.offset_bytes = view.offset_bytes.saturating_add_signed(bytes);
+        }
         Ok(view)
     }
 
@@ -282,6 +269,10 @@ impl Tensor {
 
     /// Number of elements.
     pub fn elements(&self) -> i64 {
+        // Beside an extent of 0 the product of the others need not be a number.
+        if self.shape().contains(&0) {
+            return 0;
+        }
         self.shape().iter().product()
     }
 
@@ -318,23 +309,86 @@ impl Tensor {
     /// for a tensor without elements, `None` beyond 2^63.
     #[inline]
     pub(crate) fn span_bytes(&self) -> Option<(i64, i64)> {
-        let size = i64::try_from(self.dtype.size_bytes()).ok()?;
-        let (mut low, mut high) = (i64::try_from(self.offset_bytes).ok()?, 0_i64);
-        high = high.checked_add(low)?;
-        if self.shape().contains(&0) {
-            return Some((low, high));
-        }
-        high = high.checked_add(size)?;
-        for (&extent, &stride) in self.shape().iter().zip(self.strides()) {
-            let reach = (extent - 1).checked_mul(stride)?.checked_mul(size)?;
-            if reach < 0 {
-                low = low.checked_add(reach)?;
-            } else {
-                high = high.checked_add(reach)?;
-            }
-        }
-        Some((low, high))
+        span(self.offset_bytes, self.dtype, self.shape(), self.strides())
     }
+}
+
+#[inline]
+fn span(offset_bytes: u64, dtype: DType, shape: &[i64], strides: &[i64]) -> Option<(i64, i64)> {
+    let size = i64::try_from(dtype.size_bytes()).ok()?;
+    let (mut low, mut high) = (i64::try_from(offset_bytes).ok()?, 0_i64);
+    high = high.checked_add(low)?;
+    if shape.contains(&0) {
+        return Some((low, high));
+    }
+    high = high.checked_add(size)?;
+    for (&extent, &stride) in shape.iter().zip(strides) {
+        let reach = (extent - 1).checked_mul(stride)?.checked_mul(size)?;
+        if reach < 0 {
+            low = low.checked_add(reach)?;
+        } else {
+            high = high.checked_add(reach)?;
+        }
+    }
+    Some((low, high))
+}
+
+/// What a view spans, as [`Tensor::span_bytes`]; refuses what is no shape, and what has more
+/// elements than can be counted, which strides of 0 make out of a few bytes.
+pub(crate) fn view_span(
+    op: &'static str,
+    offset_bytes: u64,
+    dtype: DType,
+    shape: &[i64],
+    strides: &[i64],
+) -> Result<(i64, i64)> {
+    if shape.len() > MAX_RANK {
+        let text = format!(
+            "shape has {} dimensions, the limit is {MAX_RANK}",
+            shape.len()
+        );
+        return Err(invalid(op, text));
+    }
+    if shape.len() != strides.len() {
+        let text = format!("{} extents, but {} strides", shape.len(), strides.len());
+        return Err(invalid(op, text));
+    }
+    if shape.iter().any(|extent| *extent < 0) {
+        return Err(invalid(
+            op,
+            format!("shape {shape:?} has a negative extent"),
+        ));
+    }
+    let size = dtype.size_bytes().cast_signed() as i64;
+    let mut extents = shape.iter();
+    if !shape.contains(&0)
+        && extents
+            .try_fold(size, |n, &extent| n.checked_mul(extent))
+            .is_none()
+    {
+        let text = format!("shape {shape:?} of {dtype} exceeds 2^63 bytes");
+        return Err(invalid(op, text));
+    }
+    span(offset_bytes, dtype, shape, strides).ok_or_else(|| {
+        invalid(
+            op,
+            format!(
+                "shape {shape:?} with strides {strides:?} at byte {offset_bytes} exceeds 2^63 bytes"
+            ),
+        )
+    })
+}
+
+/// Room for `bytes` bytes of host memory. A view may have far more elements than memory behind
+/// them, so this is no place to abort.
+fn host_room(bytes: u64) -> Result<Vec<u8>> {
+    let mut room = Vec::new();
+    let fits = usize::try_from(bytes).is_ok_and(|bytes| room.try_reserve_exact(bytes).is_ok());
+    if fits {
+        return Ok(room);
+    }
+    let text = format!("{bytes} bytes do not fit into host memory");
+    Err(Error::new(ErrorKind::OutOfMemory, "read a tensor", text))
 }
 
 impl fmt::Debug for Tensor {

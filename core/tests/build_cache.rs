@@ -69,6 +69,27 @@ fn what_was_built_is_found_with_its_record_and_log() {
 }
 
 #[test]
+fn what_is_forgotten_is_built_again_where_building_is_allowed() {
+    let house = House::new();
+    let (cache, toolchain) = (house.cache(), house.toolchain());
+    let built = cache.build(&copy("one"), &toolchain).unwrap();
+    let mut settings = house.cache().settings().clone();
+    settings.jit = JitMode::CacheOnly;
+    let reader = Cache::open(settings).unwrap();
+    reader.forget(&built.key).unwrap();
+    assert!(cache.lookup(&built.key).is_some());
+
+    cache.forget(&built.key).unwrap();
+    assert!(cache.lookup(&built.key).is_none());
+    let again = cache.build(&copy("one"), &toolchain).unwrap();
+    assert_eq!((again.level, house.calls("copy")), (Level::Built, 2));
+    // Nothing to forget is no failure.
+    cache
+        .forget(&BuildKey::new(&copy("two"), toolchain.identity()))
+        .unwrap();
+}
+
+#[test]
 fn a_change_of_source_or_target_is_another_build() {
     let house = House::new();
     let (cache, toolchain) = (house.cache(), house.toolchain());

@@ -10,8 +10,9 @@
 mod common;
 
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::symlink,
+    os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
 };
 
@@ -390,6 +391,70 @@ fn a_fifo_does_not_stop_the_search() {
         return;
     }
     assert!(reason(&only(discover_in(home.path()))).contains("not a regular file"));
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_is_found_opened_and_told() {
+    let home = tempfile::tempdir().unwrap();
+    let place = home.path().join(OsStr::from_bytes(b"pl\xffgins"));
+    fs::create_dir(&place).unwrap();
+    chmod(&place, 0o755);
+    if plugin(&place, "sim", &json!({})).is_none() {
+        return;
+    }
+    file(&place.join(OsStr::from_bytes(b"\xfe")), "");
+    let found = discover_in(&place);
+    assert_eq!(verdicts(&found), ["found", "bad-manifest"]);
+    let library = found.candidates[0].library.as_ref().unwrap();
+    assert!(library.path.to_str().is_none() && library.path.exists());
+    let told = serde_json::to_value(&found).unwrap();
+    assert!(
+        told["places"][0]["path"]
+            .as_str()
+            .unwrap()
+            .ends_with("pl\u{fffd}gins")
+    );
+    assert!(
+        told["candidates"][0]["library"]["path"]
+            .as_str()
+            .unwrap()
+            .ends_with("pl\u{fffd}gins/sim/libplugin.so")
+    );
+}
+
+#[test]
+fn links_that_lead_in_circles_are_told_and_not_followed() {
+    let home = tempfile::tempdir().unwrap();
+    symlink("circle", home.path().join("circle")).unwrap();
+    let manifests = folder(home.path(), "manifest");
+    symlink("plugin.json", manifests.join("plugin.json")).unwrap();
+    let libraries = folder(home.path(), "library");
+    file(
+        &libraries.join("plugin.json"),
+        manifest("library", &json!({})),
+    );
+    symlink("libplugin.so", libraries.join("libplugin.so")).unwrap();
+    // A folder that holds itself.
+    let itself = folder(home.path(), "zzz");
+    symlink(".", itself.join("zzz")).unwrap();
+    let found = discover_in(home.path());
+    assert_eq!(
+        verdicts(&found),
+        [
+            "bad-manifest",
+            "bad-library",
+            "bad-manifest",
+            "bad-manifest"
+        ]
+    );
+    for index in [1, 2] {
+        let reason = reason(&found.candidates[index]);
+        assert!(
+            reason.contains("Too many levels of symbolic links"),
+            "{reason}"
+        );
+    }
+    assert!(reason(&found.candidates[3]).contains("the folder has no plugin.json"));
 }
 
 #[test]

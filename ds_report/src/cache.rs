@@ -11,14 +11,11 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use ds_core::{
-    Error,
-    build::{self, Cache, JitMode, PruneRules, Settings},
-};
+use ds_core::build::{self, Cache, JitMode, PruneRules, Settings};
 use serde::Serialize;
 
-use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, show};
-use entry::{Entry, Total, count, size};
+use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, count, show};
+use entry::{Entry, Total, size};
 
 const DIR: &str = "DS_CACHE_DIR";
 
@@ -73,7 +70,8 @@ pub(crate) fn run(json: bool, options: &Options) -> Result<ExitCode, Outcome> {
 }
 
 #[derive(Debug, Serialize)]
-struct List {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct List {
     /// Whether kernels are built here: the value of `DS_JIT`, or what it is without one.
     jit: &'static str,
     /// The user's first.
@@ -81,6 +79,7 @@ struct List {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Folder {
     /// `own` or `shared`.
     level: &'static str,
@@ -105,7 +104,7 @@ fn list(settings: &Settings) -> List {
         let (exists, refusal, entries) = match &folder.entries {
             Ok(None) => (false, None, &[][..]),
             Ok(Some(entries)) => (true, None, entries.as_slice()),
-            Err(e) => (true, Some(refusal(e)), &[][..]),
+            Err(e) => (true, Some(Refusal::short(e)), &[][..]),
         };
         let (level, variable) = if folder.is_shared {
             ("shared", "DS_CACHE_SHARED")
@@ -128,15 +127,6 @@ fn list(settings: &Settings) -> List {
         jit: settings.jit.name(),
         folders: build::folders(settings).into_iter().map(folder).collect(),
     }
-}
-
-/// Without the operation, which the words around it tell.
-fn refusal(error: &Error) -> Refusal {
-    let mut refusal = Refusal::from(error);
-    if let Some(short) = refusal.reason.strip_prefix(&format!("{}: ", error.op())) {
-        refusal.reason = short.to_owned();
-    }
-    refusal
 }
 
 impl View for List {
@@ -204,7 +194,8 @@ impl Folder {
 }
 
 #[derive(Debug, Serialize)]
-struct PruneDone {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct PruneDone {
     path: String,
     dry_run: bool,
     /// Whether anything but damaged entries was asked for.
@@ -273,7 +264,8 @@ impl View for PruneDone {
 }
 
 #[derive(Debug, Serialize)]
-struct Copied {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Copied {
     /// `export` or `import`.
     action: &'static str,
     from: String,
@@ -289,6 +281,7 @@ struct Copied {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Refused {
     path: String,
     reason: String,
@@ -307,7 +300,7 @@ fn export(to: &Path) -> Result<Copied, Outcome> {
         .filter(|folder| folder.is_shared)
         .find_map(|folder| folder.entries.err());
     let mut copied = Copied::new("export", &cache.settings().dir, &to, done);
-    copied.untrusted = untrusted.as_ref().map(refusal);
+    copied.untrusted = untrusted.as_ref().map(Refusal::short);
     Ok(copied)
 }
 

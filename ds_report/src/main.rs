@@ -3,11 +3,19 @@
 //! A view is a file: it gathers a struct, which is printed as text or, with `--json`, as it is.
 #![forbid(unsafe_code)]
 
+mod alike;
+mod build;
 mod cache;
+mod explain;
+mod kernels;
+mod ops;
+mod plugin;
 mod plugins;
+mod ready;
 mod report;
 #[cfg(test)]
 mod schema;
+mod sets;
 mod toolchains;
 mod verify;
 mod view;
@@ -48,8 +56,17 @@ struct Arguments {
 enum View {
     /// Every plugin that was found, with its verdict, and the places of the search.
     Plugins,
+    /// Start a plugin, add it to those of this user, remove it.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// The compilers of each accelerator: which there are, whether they work, how to get them.
     Toolchains,
+    /// Build now, into the cache, what would else be built at first use.
+    Build(build::Options),
+    /// The ops of a set, or all of them, and by what kind of kernel each runs on each device.
+    Ops(ops::Options),
+    /// What a call would run on, and why not on each other kernel.
+    Explain(explain::Options),
     /// What was built and kept here: where it is, what is in it; prune, export, import.
     Cache(cache::Options),
     /// Build and run every op on each device, and compare with the reference implementation.
@@ -87,7 +104,15 @@ fn main() -> ExitCode {
     let outcome = match arguments.view {
         None => show(json, &report::view(&host, &arguments.report)),
         Some(View::Plugins) => show(json, &plugins::view(&host)),
+        Some(View::Plugin(command)) => plugin::run(json, &host, &command),
         Some(View::Toolchains) => show(json, &toolchains::view(&host)),
+        Some(View::Build(options)) => {
+            build::view(&host, &options, json).and_then(|view| show(json, &view))
+        }
+        Some(View::Ops(options)) => ops::view(&host, &options).and_then(|view| show(json, &view)),
+        Some(View::Explain(options)) => {
+            explain::view(&host, &options).and_then(|view| show(json, &view))
+        }
         Some(View::Cache(options)) => cache::run(json, &options),
         Some(View::Verify(options)) => verify::run(json, &host, &options),
     };

@@ -292,9 +292,13 @@ fn describe(host: &Host, discovery: &Discovery, accelerator: Accelerator) -> Vec
         .collect()
 }
 
+/// Upstream's op sets; for one that is here, what upstream's has beside it.
+pub(crate) fn upstream() -> BTreeMap<String, Option<Vec<String>>> {
+    serde_json::from_str(UPSTREAM).unwrap_or_default()
+}
+
 fn op_sets(columns: &[Column]) -> Vec<OpSet> {
-    let upstream: BTreeMap<String, Option<Vec<String>>> =
-        serde_json::from_str(UPSTREAM).unwrap_or_default();
+    let upstream = upstream();
     let mut ops: BTreeMap<&str, Vec<&'static op::Op>> = BTreeMap::new();
     for op in op::ops() {
         for set in op.sets() {

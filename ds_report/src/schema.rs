@@ -5,16 +5,23 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{plugins, report, toolchains, verify};
+use crate::{build, cache, explain, ops, plugin, plugins, report, toolchains, verify};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
-    let views: [(&str, Schema); 4] = [
-        ("report", schemars::schema_for!(report::Report)),
+    let mut views: Vec<(&str, Schema)> = vec![
+        ("build", schemars::schema_for!(build::Build)),
+        ("cache", schemars::schema_for!(cache::List)),
+        ("cache-copy", schemars::schema_for!(cache::Copied)),
+        ("cache-prune", schemars::schema_for!(cache::PruneDone)),
+        ("explain", schemars::schema_for!(explain::Explain)),
+        ("ops", schemars::schema_for!(ops::Ops)),
         ("plugins", schemars::schema_for!(plugins::Plugins)),
+        ("report", schemars::schema_for!(report::Report)),
         ("toolchains", schemars::schema_for!(toolchains::Toolchains)),
         ("verify", schemars::schema_for!(verify::Verification)),
     ];
+    views.extend(plugin::schemas());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     for (view, schema) in views {
         let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";

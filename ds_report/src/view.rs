@@ -8,6 +8,8 @@ use serde::Serialize;
 
 /// What was asked for failed.
 pub(crate) const FAILED: u8 = 1;
+/// The command line is wrong.
+pub(crate) const WRONG: u8 = 2;
 /// A requirement does not hold.
 pub(crate) const UNMET: u8 = 3;
 
@@ -42,6 +44,16 @@ impl Outcome {
         }
     }
 
+    /// What was asked for cannot be had.
+    pub(crate) fn failed(what: &str) -> Self {
+        Self::new(FAILED, format!("{BAD}error{BAD:#}: {what}\n"))
+    }
+
+    /// A command line that cannot be meant, and what could be.
+    pub(crate) fn wrong(what: &str, hint: &str) -> Self {
+        Self::new(WRONG, format!("{BAD}error{BAD:#}: {what}\nhint: {hint}\n"))
+    }
+
     /// Writes the message to standard error.
     pub(crate) fn tell(self) -> ExitCode {
         let _ = anstream::stderr().write_all(self.message.as_bytes());
@@ -73,6 +85,15 @@ impl From<&Error> for Refusal {
 }
 
 impl Refusal {
+    /// Without the operation, where the words around it tell that.
+    pub(crate) fn short(error: &Error) -> Self {
+        let mut refusal = Self::from(error);
+        if let Some(short) = refusal.reason.strip_prefix(&format!("{}: ", error.op())) {
+            refusal.reason = short.to_owned();
+        }
+        refusal
+    }
+
     /// Reason and hint in one line.
     pub(crate) fn line(&self) -> String {
         match &self.hint {
@@ -87,6 +108,12 @@ impl Refusal {
             let _ = writeln!(text, "{:width$}hint: {hint}", "");
         }
     }
+}
+
+/// `1 kernel`, `2 kernels`.
+pub(crate) fn count(n: usize, of: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {of}{plural}")
 }
 
 /// Prints a view as JSON or as text.

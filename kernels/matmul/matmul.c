@@ -45,6 +45,8 @@ enum {
     PACK_WORDS = 32 << 10 /* words in a chunk of phase 0 */
 };
 
+/* Strides of 0 make any extents of a few bytes; the max_elements of kernel.json, 2^44, keeps the
+ * products below within 64 bits. */
 typedef struct {
     int64_t m, n, k;
     int64_t k_words;

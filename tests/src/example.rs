@@ -85,9 +85,26 @@ pub fn build_cpu(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// When cargo cannot build it, or a file cannot be written.
 pub fn build_null_rust(folder: &Path) -> io::Result<()> {
-    let plugin = folder.join("null-rust");
-    build_package("example-null", &plugin.join("libexample_null.so"))?;
-    let manifest = root().join("plugins/examples/null-rust/plugin.json");
+    build_rust("null-rust", "example-null", folder)
+}
+
+/// Builds the accelerator of `docs/adding-an-accelerator.md` into `folder`.
+///
+/// # Errors
+/// When cargo cannot build it, or a file cannot be written.
+pub fn build_mychip(folder: &Path) -> io::Result<()> {
+    build_rust("mychip-rust", "example-mychip", folder)
+}
+
+/// Builds the example in Rust of that name into a folder of its own in `folder`.
+fn build_rust(name: &str, package: &str, folder: &Path) -> io::Result<()> {
+    let plugin = folder.join(name);
+    let library = format!("lib{}.so", package.replace('-', "_"));
+    build_package(package, &plugin.join(library))?;
+    let manifest = root()
+        .join("plugins/examples")
+        .join(name)
+        .join("plugin.json");
     std::fs::copy(manifest, plugin.join("plugin.json")).map(drop)
 }
 

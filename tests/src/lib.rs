@@ -4,6 +4,7 @@
 pub mod cases;
 pub mod compare;
 pub mod example;
+pub mod sim;
 
 use std::{path::PathBuf, sync::OnceLock};
 

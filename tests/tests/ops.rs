@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::HashSet, path::Path, process::Command};
+use std::{
+    collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
+};
 
 use ds_core::{
     DType, ErrorKind, Stream, Tensor,
@@ -74,6 +76,21 @@ fn all_of_it_without_a_place_for_the_cache() {
         ("XDG_CACHE_HOME", no_home),
         ("DS_CACHE_DIR", no_home),
     ]);
+}
+
+#[test]
+fn all_of_it_with_a_home_that_is_not_utf_8() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join(OsStr::from_bytes(b"h\xffme"));
+    std::fs::create_dir(&home).unwrap();
+    let unset = Path::new("");
+    again(&[
+        ("HOME", &home),
+        ("XDG_CACHE_HOME", unset),
+        ("DS_CACHE_DIR", unset),
+    ]);
+    let written = std::fs::read_dir(&home).unwrap().count();
+    assert_eq!(written, 0, "nothing was written");
 }
 
 #[test]

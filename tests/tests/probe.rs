@@ -148,3 +148,41 @@ fn an_answer_is_kept_until_the_file_changes() {
         "{record:?}"
     );
 }
+
+#[test]
+fn a_schema_is_a_small_file_of_the_plugins_own() {
+    let folder = tempfile::tempdir().unwrap();
+    if !hostile(folder.path(), "liar", &format!("{ENTRY} {{ exit(3); }}")) {
+        return;
+    }
+    let plugin = folder.path().join("liar");
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(plugin.join("plugin.json")).unwrap()).unwrap();
+    manifest["schemas"] = serde_json::json!(["own.ops"]);
+    fs::write(plugin.join("plugin.json"), manifest.to_string()).unwrap();
+    let schema = plugin.join("own.ops");
+    let elsewhere = folder.path().join(".elsewhere.ops");
+    fs::write(&elsewhere, "op liar_op(x: f32[N]) -> y: f32[N]").unwrap();
+    // Its library is not opened for any of these: it would end the test.
+    let refused = |said: &str| {
+        let error = example::host(folder.path())
+            .accelerator("liar")
+            .unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+        fs::remove_file(&schema)
+            .or_else(|_| fs::remove_dir(&schema))
+            .unwrap();
+    };
+    std::os::unix::fs::symlink(&elsewhere, &schema).unwrap();
+    refused("is a link that leaves its folder");
+    let made = Command::new("mkfifo").arg(&schema).status();
+    if made.is_ok_and(|status| status.success()) {
+        refused("own.ops");
+    }
+    fs::create_dir(&schema).unwrap();
+    refused("is not a regular file");
+    fs::write(&schema, b"op \xff").unwrap();
+    refused("UTF-8");
+    fs::File::create(&schema).unwrap().set_len(1 << 40).unwrap();
+    refused("the limit is 262144");
+}

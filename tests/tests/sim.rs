@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::OnceLock;
-
-use ds_core::{DType, Device, ErrorKind, Host, Stream, Tensor, Timeline, op};
+use ds_core::{DType, ErrorKind, Stream, Tensor, Timeline, op};
 use ds_ops::{
     adam::{AdamConfig, AdamTensors, adam_step},
     cast::cast,
@@ -16,26 +14,9 @@ use ds_schema::Attr;
 use ds_tests::{
     cases::{Numbers, tensor},
     compare::{values, with_reference},
-    cpu, example,
+    cpu,
+    sim::devices,
 };
-
-/// The example's two devices; `None` where it cannot be built.
-fn devices() -> Option<[Device; 2]> {
-    static HOST: OnceLock<Option<Host>> = OnceLock::new();
-    let host = HOST.get_or_init(|| {
-        // Once it is open, the library needs its file no more.
-        let folder = tempfile::tempdir().unwrap();
-        let built = example::build_c("sim-c", "libds_example_sim.so", folder.path()).unwrap();
-        built.then(|| {
-            let host = example::host(folder.path());
-            host.accelerator("sim").unwrap();
-            host
-        })
-    });
-    let sim = host.as_ref()?.accelerator("simulator").unwrap();
-    assert_eq!(sim.device_count().unwrap(), 2);
-    Some([0, 1].map(|index| sim.device(index).unwrap()))
-}
 
 #[test]
 fn it_is_what_it_says() {

@@ -12,7 +12,10 @@ use ds_kernels::KernelSet;
 use ds_plugin::{Artefact, BuildRequest, Error, Result, Toolchain, abi::DS_STALE};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 
-use crate::ops::{CKernel, CPU_ABI};
+use crate::{
+    ops::{CKernel, CPU_ABI},
+    probe,
+};
 
 /// Name of this accelerator in `kernel.json`.
 const ACCELERATOR: &str = "cpu";
@@ -43,13 +46,8 @@ pub(crate) fn request(kernel: &str, target: &str) -> Result<BuildRequest> {
     ]
     .map(str::to_owned)
     .into();
-    // The target's first part is the architecture; the others are the compiler's own flag names.
-    arguments.extend(
-        target
-            .split('+')
-            .skip(1)
-            .map(|feature| format!("-m{feature}")),
-    );
+    let features = probe::features(target)?;
+    arguments.extend(features.iter().map(|feature| format!("-m{feature}")));
     if kernel.is_empty() {
         let source = "int ds_smoke(int x) { return x + 1; }\n";
         arguments.extend(["-o", "smoke.so", "smoke.c"].map(str::to_owned));

@@ -19,31 +19,46 @@ const CAPABILITIES: [(&str, &[&str]); 3] = [
     ),
 ];
 
-/// Everything a kernel may be built for; the names are the compiler's `-m` flags.
+/// The first part of every target here.
+const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
+    "x86-64"
+} else {
+    env::consts::ARCH
+};
+
 #[cfg(target_arch = "x86_64")]
-fn detected() -> Vec<&'static str> {
-    macro_rules! features {
-        ($($name:tt),*) => {
+macro_rules! features {
+    ($($name:tt),*) => {
+        /// Everything a kernel may be built for; the names are the compiler's `-m` flags.
+        const FEATURES: &[&str] = &[$($name),*];
+
+        /// Those of them that this processor has.
+        fn detected() -> Vec<&'static str> {
             [$(($name, std::is_x86_feature_detected!($name))),*]
-        };
-    }
-    features!(
-        "avx2",
-        "fma",
-        "f16c",
-        "bmi2",
-        "avx512f",
-        "avx512bw",
-        "avx512dq",
-        "avx512vl",
-        "avx512vnni",
-        "avx512bf16",
-        "avx512fp16"
-    )
-    .into_iter()
-    .filter_map(|(name, there)| there.then_some(name))
-    .collect()
+                .into_iter()
+                .filter_map(|(name, there)| there.then_some(name))
+                .collect()
+        }
+    };
 }
+
+#[cfg(target_arch = "x86_64")]
+features!(
+    "avx2",
+    "fma",
+    "f16c",
+    "bmi2",
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512vnni",
+    "avx512bf16",
+    "avx512fp16"
+);
+
+#[cfg(not(target_arch = "x86_64"))]
+const FEATURES: &[&str] = &[];
 
 #[cfg(not(target_arch = "x86_64"))]
 fn detected() -> Vec<&'static str> {
@@ -55,11 +70,6 @@ fn detected() -> Vec<&'static str> {
 /// # Errors
 /// `DS_CPU_CAPABILITY` names no known level.
 pub(crate) fn target() -> Result<String> {
-    let architecture = if cfg!(target_arch = "x86_64") {
-        "x86-64"
-    } else {
-        env::consts::ARCH
-    };
     let mut features = detected();
     if let Ok(cap) = env::var("DS_CPU_CAPABILITY") {
         let kept = CAPABILITIES
@@ -74,8 +84,50 @@ pub(crate) fn target() -> Result<String> {
             })?;
         features.retain(|f| kept.1.contains(f));
     }
-    features.insert(0, architecture);
+    features.insert(0, ARCHITECTURE);
     Ok(features.join("+"))
+}
+
+/// The features of a target, which may be another machine's than this one's.
+///
+/// Written as [`target`] writes it and in no other way: the target is part of the name under which
+/// an artefact is kept, and a device would never ask for another spelling.
+///
+/// # Errors
+/// Another architecture, or what is no feature here, or not in its place.
+pub(crate) fn features(target: &str) -> Result<Vec<&str>> {
+    let refuse = |why: String| {
+        let takes = if FEATURES.is_empty() {
+            format!("it must be {ARCHITECTURE}")
+        } else {
+            let features = FEATURES.join(" +");
+            format!(
+                "it must be {ARCHITECTURE}, then those that the processor has of +{features}, in this order without blanks"
+            )
+        };
+        Err(Error::invalid_argument(format!(
+            "'{target}' is no target of the CPU here: {why}; {takes}"
+        )))
+    };
+    let mut parts = target.split('+');
+    let architecture = parts.next().unwrap_or_default();
+    if architecture != ARCHITECTURE {
+        return refuse(format!(
+            "'{architecture}' is not the architecture that is built for"
+        ));
+    }
+    let named: Vec<&str> = parts.collect();
+    let mut left = FEATURES;
+    for name in &named {
+        if !FEATURES.contains(name) {
+            return refuse(format!("'{name}' is no feature that kernels are built for"));
+        }
+        match left.iter().position(|of| of == name) {
+            Some(at) => left = &left[at + 1..],
+            None => return refuse(format!("'{name}' is twice there, or not in its place")),
+        }
+    }
+    Ok(named)
 }
 
 /// How many threads the compute pool has: `DS_CPU_THREADS`, else `OMP_NUM_THREADS`, else the
@@ -151,14 +203,34 @@ mod tests {
     fn this_machine_has_memory_and_a_target() {
         let (total, available) = memory_bytes().unwrap();
         assert!(available <= total && total > 1 << 20);
-        assert!(
-            target()
-                .unwrap()
-                .starts_with(if cfg!(target_arch = "x86_64") {
-                    "x86-64"
-                } else {
-                    env::consts::ARCH
-                })
-        );
+        assert!(target().unwrap().starts_with(ARCHITECTURE));
+    }
+
+    #[test]
+    fn a_target_has_one_spelling() {
+        assert_eq!(features(&target().unwrap()).unwrap(), detected());
+        assert!(features(ARCHITECTURE).unwrap().is_empty());
+        let whole = format!("{ARCHITECTURE}+{}", FEATURES.join("+"));
+        if FEATURES.len() > 1 {
+            assert_eq!(features(&whole).unwrap(), FEATURES);
+            let swapped = format!("{ARCHITECTURE}+{}+{}", FEATURES[1], FEATURES[0]);
+            assert!(features(&swapped).is_err());
+            let twice = format!("{ARCHITECTURE}+{0}+{0}", FEATURES[0]);
+            assert!(features(&twice).is_err());
+        }
+        for (wrong, named) in [
+            ("", "''"),
+            ("sm_90", "'sm_90'"),
+            (&format!("{ARCHITECTURE}+banana"), "'banana'"),
+            (&format!("{ARCHITECTURE}+"), "''"),
+            (&format!("{ARCHITECTURE} "), ARCHITECTURE),
+        ] {
+            let error = features(wrong).unwrap_err();
+            assert!(
+                error.message().contains(named) && error.message().contains("it must be"),
+                "{}",
+                error.message()
+            );
+        }
     }
 }

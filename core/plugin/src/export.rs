@@ -7,8 +7,8 @@ use std::{
 };
 
 use ds_abi::{
-    DS_ABI_MINOR, DS_LOG_DEBUG, DS_LOG_ERROR, DS_LOG_INFO, DS_LOG_WARN, DS_OK, DS_PANIC_UNWIND,
-    DsErrorSink, DsHost, DsPlugin, DsStatus, DsStr,
+    DS_ABI_MINOR, DS_LOG_DEBUG, DS_LOG_ERROR, DS_LOG_INFO, DS_LOG_WARN, DS_OK, DS_PANIC_ABORT,
+    DS_PANIC_UNWIND, DsErrorSink, DsHost, DsPlugin, DsStatus, DsStr,
 };
 
 use crate::{Accelerator, Error, Result, Table, raw, shim};
@@ -144,7 +144,11 @@ pub unsafe fn enter<A: Accelerator, P: Instance<A>>(
             struct_size: 0,
             abi_minor: DS_ABI_MINOR,
             min_host_minor: 0,
-            panic_strategy: DS_PANIC_UNWIND,
+            panic_strategy: if cfg!(panic = "unwind") {
+                DS_PANIC_UNWIND
+            } else {
+                DS_PANIC_ABORT
+            },
             features_required: 0,
             features_offered: 0,
             extensions: std::ptr::null(),

@@ -115,6 +115,21 @@ impl Cache {
         record::read_failure(&self.failed_folder(key), key)
     }
 
+    /// Removes what the user's cache holds of a key, an artefact or a failure, so that the next build
+    /// is a new one. An artefact that is loaded stays loaded. Where `DS_JIT` forbids to build,
+    /// nothing is removed.
+    ///
+    /// # Errors
+    /// `Io` when the cache cannot be written to.
+    pub fn forget(&self, key: &BuildKey) -> Result<()> {
+        if self.settings.jit != JitMode::On {
+            return Ok(());
+        }
+        self.make_folders()?;
+        self.put_aside(&self.entry(key))?;
+        self.put_aside(&self.failed_folder(key))
+    }
+
     /// Finds the artefact of `spec`, or builds it with a compiler that is a program.
     ///
     /// # Errors

@@ -42,7 +42,8 @@ pub(super) fn distrust(metadata: &Metadata) -> Option<String> {
 /// `or_root`) can write to. Gives whether it exists.
 ///
 /// # Errors
-/// `Untrusted` with the command that repairs it, `Io` when it cannot be looked at or is no folder.
+/// `Untrusted` with the command that repairs it, `Io` when it cannot be looked at, is no folder, or
+/// has a name that is not UTF-8.
 pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
     const OP: &str = "check the build cache";
     // Which variable or argument names the folder is known for the user's own only.
@@ -51,6 +52,10 @@ pub(super) fn check_cache_folder(dir: &Path, or_root: bool) -> Result<bool> {
     } else {
         "set DS_CACHE_DIR to a folder of yours"
     };
+    if dir.to_str().is_none() {
+        let context = format!("{} is not UTF-8, as plugins are told paths", dir.display());
+        return Err(Error::new(ErrorKind::Io, OP, context).with_hint(elsewhere));
+    }
     let metadata = match fs::metadata(dir) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -256,6 +261,17 @@ mod tests {
         let error = check_cache_folder(dir, false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Untrusted);
         assert!(error.to_string().contains("belongs to user"), "{error}");
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_refused_before_anything_is_made() {
+        use std::os::unix::ffi::OsStrExt;
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join(std::ffi::OsStr::from_bytes(b"c\xffche"));
+        let error = check_cache_folder(&dir, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("is not UTF-8"), "{error}");
+        assert!(error.hint().unwrap().contains("DS_CACHE_DIR"));
     }
 
     #[test]

@@ -112,7 +112,9 @@ impl Examiner {
     /// Examines the plugin in `folder`.
     fn folder(&mut self, origin: Origin, folder: &Path) {
         let file = folder.join(manifest::FILE_NAME);
-        let manifest = match read(&file).and_then(|bytes| Manifest::parse(&bytes)) {
+        let manifest = match read("manifest", &file, manifest::MAX_BYTES)
+            .and_then(|bytes| Manifest::parse(&bytes))
+        {
             Ok(manifest) => manifest,
             Err(error) => {
                 self.refuse(origin, folder, Verdict::BadManifest(error.into()));
@@ -361,12 +363,13 @@ fn entries(path: &Path) -> Result<Vec<OsString>, Refusal> {
     Ok(names)
 }
 
-/// The bytes of a manifest, and not many more than one may have.
-fn read(path: &Path) -> Result<Vec<u8>> {
+/// The bytes of a file in a plugin's folder, and not many more than the `most` that it may have.
+pub(crate) fn read(what: &'static str, path: &Path, most: usize) -> Result<Vec<u8>> {
+    let op = || format!("read {what}");
     let failed = |e: std::io::Error| {
         Error::new(
             ErrorKind::Io,
-            "read manifest",
+            op(),
             format!("cannot read {}", path.display()),
         )
         .with_source(e)
@@ -381,12 +384,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Error::new(
             ErrorKind::Incompatible,
-            "read manifest",
+            op(),
             format!("{} is not a regular file", path.display()),
         ));
     }
     let mut bytes = Vec::new();
-    file.take(manifest::MAX_BYTES as u64 + 1)
+    file.take(most as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     Ok(bytes)

@@ -15,10 +15,11 @@ mod presence;
 mod search;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+pub(crate) use examine::read;
 pub use examine::{platform, verify_files};
 pub use search::{LinkedManifest, Place, Search};
 pub use verdict::{Refusal, Verdict};
@@ -54,6 +55,7 @@ pub struct Candidate {
     /// Which rule found it.
     pub origin: Origin,
     /// Its folder, or the path at fault; nothing for a linked plugin.
+    #[serde(serialize_with = "shown_if_any")]
     pub path: Option<PathBuf>,
     /// Its manifest, if it could be read.
     pub manifest: Option<Manifest>,
@@ -67,6 +69,7 @@ pub struct Candidate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckedLibrary {
     /// Where it lies, without links: the path to open.
+    #[serde(serialize_with = "shown")]
     pub path: PathBuf,
     /// Which file was checked: compare after opening.
     pub identity: FileIdentity,
@@ -81,6 +84,19 @@ pub struct Discovery {
     pub candidates: Vec<Candidate>,
     /// Every place of the search, with what became of it.
     pub places: Vec<Place>,
+}
+
+/// A path as messages show it: one that is not UTF-8 is told too, as well as that can be.
+fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+#[allow(clippy::ref_option, reason = "so serde calls it")]
+fn shown_if_any<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => shown(path, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// Searches, and judges what is found.

@@ -57,6 +57,7 @@ pub struct Place {
     /// Which rule names it.
     pub origin: Origin,
     /// The folder; nothing where the rule gave none.
+    #[serde(serialize_with = "super::shown_if_any")]
     pub path: Option<PathBuf>,
     /// Why it was not searched.
     pub skipped: Option<String>,

@@ -18,7 +18,9 @@ use super::{
     pinned,
     pool::{Block, Guests},
 };
-use crate::{Device, Error, ErrorKind, Result, device::sized, plugin::call::call, stream::Stream};
+use crate::{
+    Device, Error, ErrorKind, Result, device::sized, fork, plugin::call::call, stream::Stream,
+};
 
 /// What kind of memory a buffer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,10 +193,25 @@ impl Buffer {
     /// library does so itself.
     #[inline]
     pub fn record_use(&self, stream: &Stream) {
-        if let Owner::Pool { block, guests } = &self.0.owner
+        if stream.device() != self.device() {
+            self.record_use_abroad(stream);
+        } else if let Owner::Pool { block, guests } = &self.0.owner
             && block.home() != stream.slot()
         {
             guests.add(stream.slot());
+        }
+    }
+
+    /// Streams of other devices have slots of their own, so their use is kept as a point.
+    #[cold]
+    fn record_use_abroad(&self, stream: &Stream) {
+        match stream.record() {
+            Ok(point) => self.device().pool().use_abroad(self.address(), point),
+            // What cannot be noted is over when this returns.
+            Err(e) => {
+                let done = stream.synchronize();
+                log::debug!("{self:?} is in use on {stream:?}: {e}; waited: {done:?}");
+            }
         }
     }
 
@@ -409,6 +426,12 @@ impl Buffer {
     }
 }
 
+/// Waits for all work that may use memory of `device` at `address`.
+fn finish_work(device: Device, address: *mut c_void) -> Result<()> {
+    let own = device.synchronize();
+    own.and(device.pool().wait_abroad(address))
+}
+
 impl Drop for Buffer {
     #[inline]
     fn drop(&mut self) {
@@ -422,6 +445,10 @@ impl Drop for Buffer {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        // It is the parent's, which still uses it.
+        if fork::is_child() {
+            return;
+        }
         match &mut self.owner {
             Owner::Free { .. } => {}
             Owner::Pool { block, guests } => {
@@ -439,7 +466,7 @@ impl Drop for Memory {
                     pinned::remove(self.address);
                 }
                 // Nothing tells which work still uses memory of these kinds, so all of it ends.
-                let done = self.device.synchronize();
+                let done = finish_work(self.device, self.address);
                 // SAFETY: allocated in `of_kind` with these numbers; the last owner is gone and
                 // the device is done.
                 let freed = unsafe {
@@ -451,7 +478,7 @@ impl Drop for Memory {
                 }
             }
             Owner::Foreign { release } => {
-                if let Err(e) = self.device.synchronize() {
+                if let Err(e) = finish_work(self.device, self.address) {
                     log::error!("give foreign memory back: {e}");
                 }
                 if let Some(release) = release

@@ -1,11 +1,13 @@
 //! The caching pool of a device: blocks by size and by the stream that may use them next.
 //!
 //! A free block belongs to the stream that used it last. That stream takes it again without any
-//! wait; another one waits for a point recorded when it takes the block. Small blocks are cut from
-//! slabs, large ones are allocated one by one and taken again by best fit.
+//! wait; another one waits for a point recorded when it takes the block, unless the first has
+//! nothing pending. A failed stream does no more work, so its blocks are as good as any. Small
+//! blocks are cut from slabs, large ones are allocated one by one and taken again by best fit.
 
 use std::{
     collections::BTreeMap,
+    ffi::c_void,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +24,7 @@ use super::{
     size::{self, CLASSES, Class},
 };
 use crate::{
-    Device, Error, ErrorKind, Result,
+    Device, Error, ErrorKind, Result, fork,
     stream::{Point, Stream},
 };
 
@@ -143,6 +145,8 @@ struct State {
     idle: Free,
     /// Blocks whose last use on other streams is not over, with the stream they go home to.
     pending: Vec<(FreeBlock, usize, Vec<Point>)>,
+    /// The last uses of live buffers, by address, on each stream of another device.
+    abroad: Vec<(usize, Point)>,
     slabs: Vec<Slab>,
     stats: MemoryStats,
 }
@@ -184,25 +188,26 @@ impl Pool {
         if bytes == 0 {
             return Ok(Memory::free(stream.device(), 0, 0, NO_SLAB));
         }
-        let mut state = self.lock();
+        // Before the lock, which a thread that the child has not may hold.
+        if fork::is_child() {
+            return Err(fork::refusal("allocate memory"));
+        }
         let class = size::class(bytes);
-        let mut memory = match state
-            .free
-            .get_mut(stream.slot())
-            .and_then(|f| f.take(class, bytes))
-        {
-            Some(memory) => {
-                state.stats.cache_hits += 1;
-                memory
-            }
-            None => self.take_elsewhere(&mut state, stream, class, bytes)?,
+        let mut state = self.lock();
+        let own = state.free.get_mut(stream.slot());
+        let mut memory = if let Some(memory) = own.and_then(|free| free.take(class, bytes)) {
+            state.stats.cache_hits += 1;
+            state.note_taken(memory.block());
+            drop(state);
+            memory
+        } else {
+            drop(state);
+            self.take_elsewhere(stream, class, bytes)?
         };
         let block = Block {
             home,
             ..memory.block()
         };
-        state.note_taken(block);
-        drop(state);
         memory.bytes = bytes;
         memory.owner = Owner::Pool {
             block,
@@ -215,10 +220,26 @@ impl Pool {
     #[cold]
     fn take_elsewhere(
         &self,
+        stream: &Stream,
+        class: Option<Class>,
+        bytes: u64,
+    ) -> Result<FreeBlock> {
+        // Goes after the lock, which the end of a stream takes.
+        let mut other = None;
+        let mut state = self.lock();
+        let taken = self.find_elsewhere(&mut state, stream, class, bytes, &mut other)?;
+        state.note_taken(taken.block());
+        Ok(taken)
+    }
+
+    /// As it says; the stream that had the block before is then in `other`.
+    fn find_elsewhere(
+        &self,
         state: &mut State,
         stream: &Stream,
         class: Option<Class>,
         bytes: u64,
+        other: &mut Option<Stream>,
     ) -> Result<FreeBlock> {
         state.settle_pending();
         if let Some(block) = state.take_own(stream.slot(), class, bytes) {
@@ -227,13 +248,15 @@ impl Pool {
         }
         if let Some((slot, block)) = state.take_other(stream.slot(), class, bytes) {
             // The stream that freed it may still be using it: whatever it has queued comes first.
-            let ordered = match stream.device().streams().live(slot) {
-                Some(other) => other.record().and_then(|point| stream.wait(&point)),
+            *other = stream.device().streams().live(slot);
+            let busy = other.as_ref().filter(|s| matches!(s.is_idle(), Ok(false)));
+            let ordered = match busy {
+                Some(busy) => busy.record().and_then(|point| stream.wait(&point)),
                 None => Ok(()),
             };
             if ordered.is_ok() {
                 state.stats.cache_hits += 1;
-                state.stats.cross_stream_hits += 1;
+                state.stats.cross_stream_hits += u64::from(busy.is_some());
                 return Ok(block);
             }
             state.put_back(slot, block);
@@ -304,6 +327,9 @@ impl Pool {
     /// Takes back what nobody uses any more; memory that is not the pool's goes its own way.
     #[inline]
     pub(super) fn give(&self, mut memory: UniqueArc<Memory>) {
+        if fork::is_child() {
+            return;
+        }
         let device = memory.device;
         let Owner::Pool { block, guests } = &mut memory.owner else {
             return;
@@ -318,6 +344,11 @@ impl Pool {
         memory.owner = Owner::Free { block };
         let mut state = self.lock();
         state.note_given(block);
+        let abroad = state.take_abroad(memory.address.addr());
+        let last_uses = last_uses.map(|mut points| {
+            points.extend(abroad);
+            points
+        });
         match last_uses {
             Ok(points) if points.is_empty() => state.put_back(block.home(), memory),
             Ok(points) => state.pending.push((memory, block.home(), points)),
@@ -328,6 +359,24 @@ impl Pool {
                 memory.device
             ),
         }
+    }
+
+    /// Notes that the buffer at `address` is in use until `point`, on a stream of another device.
+    pub(crate) fn use_abroad(&self, address: *mut c_void, point: Point) {
+        let mut state = self.lock();
+        let used =
+            |(at, last): &&mut (usize, Point)| *at == address.addr() && last.precedes(&point);
+        match state.abroad.iter_mut().find(used) {
+            Some((_, last)) => *last = point,
+            None => state.abroad.push((address.addr(), point)),
+        }
+    }
+
+    /// Waits for the uses on other devices of a buffer that is not the pool's.
+    pub(crate) fn wait_abroad(&self, address: *mut c_void) -> Result<()> {
+        let points = self.lock().take_abroad(address.addr());
+        let over = |point: Point| point.wait(None);
+        points.into_iter().map(over).fold(Ok(()), Result::and)
     }
 
     /// Forgets the stream in `slot`, whose work is done: its blocks are anybody's.
@@ -347,9 +396,7 @@ impl Pool {
     /// When the device cannot finish its work first.
     pub(crate) fn trim(&self, device: Device) -> Result<()> {
         device.synchronize()?;
-        let mut state = self.lock();
-        state.settle_pending();
-        state.trim(device);
+        self.lock().trim(device);
         Ok(())
     }
 
@@ -444,13 +491,23 @@ impl State {
     /// Sends pending blocks home whose other users are done.
     fn settle_pending(&mut self) {
         for (block, home, points) in std::mem::take(&mut self.pending) {
-            let done = points.iter().all(|p| p.is_reached().unwrap_or(false));
-            if done {
+            if points.iter().all(Point::is_over) {
                 self.put_back(home, block);
             } else {
                 self.pending.push((block, home, points));
             }
         }
+    }
+
+    /// Takes out the uses of the block at `address` on other devices.
+    fn take_abroad(&mut self, address: usize) -> Vec<Point> {
+        // Nearly always there are none of any buffer.
+        if self.abroad.is_empty() {
+            return Vec::new();
+        }
+        let own = |(at, _): &mut (usize, Point)| *at == address;
+        let taken = self.abroad.extract_if(.., own);
+        taken.map(|(_, point)| point).collect()
     }
 
     /// Frees every large block that is free, and every slab of which all blocks are.
@@ -461,6 +518,7 @@ impl State {
             return;
         }
         self.stats.trims += 1;
+        self.settle_pending();
         let held = |slab| self.pending.iter().any(|(m, ..)| m.block().slab == slab);
         let held: Vec<bool> = (0u32..).zip(&self.slabs).map(|(i, _)| held(i)).collect();
         let mut dead = Vec::new();

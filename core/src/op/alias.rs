@@ -23,8 +23,9 @@ struct Span {
 
 /// The aliases of a call, `None` where there are none; refuses tensors of another device.
 ///
-/// A written tensor may be exactly the memory of another one; whether a kernel takes that is its
-/// constraint. Overlapping in part is refused: no kernel could get it right.
+/// A written tensor may be exactly the memory of one that is read; whether a kernel takes that is
+/// its constraint. Overlapping in part, and one memory for two results, are refused: nobody could
+/// get it right.
 #[inline]
 pub(super) fn aliases(op: &Op, args: &[Args<'_>], device: Device) -> Result<Option<Aliases>> {
     let mut spans: SmallVec<[Span; STACK_TENSORS]> = SmallVec::new();
@@ -82,8 +83,8 @@ fn find(
             && span.start < other.end
             && (span.written || other.written)
         {
-            if !same(args, span, other) {
-                return Err(overlap(op, args, span.index, other.index));
+            if span.written && other.written || !same(args, span, other) {
+                return Err(overlap(op, args, span, other));
             }
             let aliases = found.get_or_insert_with(|| (0..count).map(|_| None).collect());
             aliases[span.index.max(other.index) as usize] = Some(span.index.min(other.index));
@@ -144,11 +145,17 @@ fn wrong_device(op: &Op, args: &[Args<'_>], index: u32, device: Device) -> Error
 }
 
 #[cold]
-fn overlap(op: &Op, args: &[Args<'_>], a: u32, b: u32) -> Error {
-    let (a, b) = (name_of(op, args, a.min(b)), name_of(op, args, a.max(b)));
+fn overlap(op: &Op, args: &[Args<'_>], a: Span, b: Span) -> Error {
+    let written = if a.written && b.written {
+        "both are"
+    } else {
+        "one of them is"
+    };
+    let (first, second) = (a.index.min(b.index), a.index.max(b.index));
+    let (a, b) = (name_of(op, args, first), name_of(op, args, second));
     Error::new(
         ErrorKind::InvalidArgument,
         op.name().to_owned(),
-        format!("arguments '{a}' and '{b}' overlap in memory, and one of them is written"),
+        format!("arguments '{a}' and '{b}' overlap in memory, and {written} written"),
     )
 }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Buffer, Device, Error, ErrorKind, Result,
     device::sized,
+    fork,
     plugin::call::call,
     settings::{Fallback, settings},
     stream::Stream,
@@ -102,6 +103,10 @@ fn plan(
     attributes: &[Attr],
     scalars: &[Attr],
 ) -> Result<Arc<Plan>> {
+    // Before any lock, which a thread that the child has not may hold.
+    if fork::is_child() {
+        return Err(fork::refusal("launch an op"));
+    }
     op.schema()
         .check_scalars(scalars)
         .map_err(|e| refused(op, &e))?;

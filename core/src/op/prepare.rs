@@ -14,7 +14,8 @@ use ds_schema::{ArtefactKind, Attr, Kernel, TensorView};
 
 use super::Op;
 use crate::{
-    Device, Error, ErrorKind, Result, device::sized, jit, plugin::call::call, tensor::dl_dtype,
+    Device, Error, ErrorKind, Result, device::sized, fork, jit, plugin::call::call,
+    tensor::dl_dtype,
 };
 
 /// A kernel ready for one signature on one device.
@@ -109,6 +110,9 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
+        if fork::is_child() {
+            return;
+        }
         if let Some(release) = self.device.plugin().tables().op.release {
             // SAFETY: the last owner is gone; the cache waits for the device before it evicts.
             unsafe { release(self.handle) };
@@ -135,16 +139,13 @@ fn module(
     let target = &device.info().target;
     // SAFETY: null, or a signature whose arrays live past the call.
     let artefact = unsafe { jit::artefact(device.plugin(), kernel, target, raw, described) }?;
-    let path = artefact.path.to_str().ok_or_else(|| {
-        let text = format!("{} is not UTF-8", artefact.path.display());
-        Error::new(ErrorKind::Io, "load an artefact", text)
-            .with_hint("set DS_CACHE_DIR to a path that is")
-    })?;
+    // Nothing is lost: a cache whose path is not UTF-8 is refused.
+    let path = artefact.path.to_string_lossy();
     let raw = DsArtefact {
         struct_size: sized::<DsArtefact>(),
         flags: 0,
         kernel: DsStr::new(&kernel.name),
-        path: DsStr::new(path),
+        path: DsStr::new(&path),
         content: DsBytes {
             data: artefact.bytes.as_ptr(),
             len: artefact.bytes.len(),

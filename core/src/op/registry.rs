@@ -122,7 +122,7 @@ pub fn ops() -> Vec<&'static Op> {
 /// # Errors
 /// [`ErrorKind::Incompatible`] when it does not parse, or when an op of that name is there with
 /// another schema.
-pub fn register(text: &str, path: &str) -> Result<Vec<&'static Op>> {
+pub fn register(text: impl AsRef<[u8]>, path: &str) -> Result<Vec<&'static Op>> {
     let parsed = parse(text, path, &[], None)?;
     let mut ops = registry().write().unwrap_or_else(PoisonError::into_inner);
     let names: Vec<_> = parsed.iter().map(|op| op.name().to_owned()).collect();
@@ -134,7 +134,7 @@ pub fn register(text: &str, path: &str) -> Result<Vec<&'static Op>> {
 }
 
 fn parse(
-    text: &str,
+    text: impl AsRef<[u8]>,
     path: &str,
     references: &[(&'static str, ReferenceFn)],
     cases: Option<CasesFn>,

@@ -14,13 +14,14 @@ use crate::error::{Error, ErrorKind};
 
 /// Calls `$plugin.tables().$table.$slot(args…, sink)` and turns the status into a `Result`. A slot
 /// that the plugin left empty is an `unimplemented` error with the slot's name, so that no caller
-/// ever meets a null function.
+/// ever meets a null function. In a child of `fork` nothing is called.
 ///
 /// Expands to an `unsafe` call: the caller's `// SAFETY:` comment belongs in front of it.
 macro_rules! call {
     ($plugin:expr, $table:ident.$slot:ident($($argument:expr),* $(,)?)) => {{
         let plugin: &$crate::plugin::Plugin = $plugin;
         match plugin.tables().$table.$slot {
+            _ if $crate::fork::is_child() => Err($crate::fork::refusal(stringify!($slot))),
             Some(function) => {
                 let mut text = $crate::plugin::call::buffer();
                 let mut sink = $crate::plugin::call::sink(&mut text);

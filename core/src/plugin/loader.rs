@@ -3,7 +3,7 @@
 //! What it opens has been checked before (manifest, owner, symbols), by path; after opening, the
 //! file at the path is compared with the one that was checked. Nothing is ever closed.
 
-use std::{fs, path::Path};
+use std::{error::Error as _, fs, path::Path};
 
 use ds_abi::{DS_PLUGIN_ENTRY_V1, DsPluginEntry};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -14,13 +14,21 @@ use crate::{Error, ErrorKind, Result, trust::FileIdentity};
 ///
 /// # Errors
 /// [`ErrorKind::LibraryNotFound`] with the system's words when it or something that it needs cannot
-/// be opened, [`ErrorKind::Untrusted`] when the file is another one than was checked.
+/// be opened, [`ErrorKind::Incompatible`] when it calls what nobody has, [`ErrorKind::Untrusted`]
+/// when the file is another one than was checked.
 pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
     let op = "load a plugin";
     // SAFETY: opening runs the library's constructors. It was checked before, and in a child
     // process first where it was not known; this is the point where the host decides to run it.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| {
-        Error::new(ErrorKind::LibraryNotFound, op, e.to_string()).with_hint(
+        let words = words(&e);
+        // The system's loader has no codes. Words that it does not use cost the better hint only.
+        if words.contains("undefined symbol") {
+            return Error::new(ErrorKind::Incompatible, op, words).with_hint(
+                "link everything that it calls: `ldd -r` on that file lists what is missing",
+            );
+        }
+        Error::new(ErrorKind::LibraryNotFound, op, words).with_hint(
             "install what it needs, or see `ldd` on that file for the library that is missing",
         )
     })?;
@@ -43,8 +51,15 @@ pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> 
         Error::new(
             ErrorKind::Incompatible,
             op,
-            format!("{}: {e}", path.display()),
+            format!("{}: {}", path.display(), words(&e)),
         )
     })?;
     Ok(*entry)
+}
+
+/// What the system said; the error itself says only which function failed.
+fn words(error: &libloading::Error) -> String {
+    error
+        .source()
+        .map_or_else(|| error.to_string(), ToString::to_string)
 }

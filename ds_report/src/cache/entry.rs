@@ -8,12 +8,15 @@ use std::{
 use ds_core::build::{self, EntryState, Stats, ToolchainIdentity};
 use serde::Serialize;
 
+use crate::view::count;
+
 use crate::view::{BAD, DOUBTFUL, GOOD};
 
 /// Digits of a key that are shown; the folder has all of them.
 const KEY_DIGITS: usize = 8;
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Entry {
     /// `good`, `failed` or `damaged`.
     state: &'static str,
@@ -30,6 +33,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Build {
     /// `op_set/kernel`, `op_set`, or `smoke compile`.
     subject: String,
@@ -44,6 +48,7 @@ struct Build {
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Toolchain {
     name: String,
     /// Empty for a library.
@@ -53,6 +58,7 @@ struct Toolchain {
 
 /// How many entries, and their size.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Total {
     good: usize,
     failed: usize,
@@ -245,11 +251,6 @@ impl Total {
         }
         format!("{}: {}", there.join(", "), size(self.size_bytes))
     }
-}
-
-pub(super) fn count(n: usize, of: &str) -> String {
-    let plural = if n == 1 { "" } else { "s" };
-    format!("{n} {of}{plural}")
 }
 
 pub(super) fn entries(n: usize) -> String {

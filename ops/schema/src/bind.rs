@@ -92,25 +92,31 @@ impl<'a> Binder<'a> {
             elements: 0,
         });
         binder.count_tensors(arguments)?;
+        binder.bind_tensors()?;
+        Ok(binder.0)
+    }
+
+    /// Binds the tensors that are there, whatever their number.
+    pub(crate) fn bind_tensors(&mut self) -> Result<(), BindError> {
+        let args = self.0.args;
         let tensor_count = args.iter().map(|arg| arg.len()).sum();
         let mut index = 0;
         for (argument, &arg) in args.iter().enumerate() {
             let mut elements = 0_i64;
             for (element, tensor) in arg.iter().enumerate() {
                 let place = Place { argument, element };
-                let count = binder.check_tensor(place, tensor)?;
+                let count = self.check_tensor(place, tensor)?;
                 elements = elements
                     .checked_add(count)
-                    .ok_or_else(|| binder.too_large(place, "the list exceeds 2^63 elements"))?;
-                binder.bind_dtype(place, tensor.dtype)?;
-                binder.check_alias(place, index, tensor_count, tensor)?;
+                    .ok_or_else(|| self.too_large(place, "the list exceeds 2^63 elements"))?;
+                self.bind_dtype(place, tensor.dtype)?;
+                self.check_alias(place, index, tensor_count, tensor)?;
                 index += 1;
             }
-            binder.0.elements = binder.0.elements.max(elements);
+            self.0.elements = self.0.elements.max(elements);
         }
-        binder.bind_dims()?;
-        binder.check_alternatives()?;
-        Ok(binder.0)
+        self.bind_dims()?;
+        self.check_alternatives()
     }
 
     fn count_tensors(&mut self, arguments: &[Argument]) -> Result<(), BindError> {
@@ -180,13 +186,15 @@ impl<'a> Binder<'a> {
         if count > 0 && span_elements(shape, strides).and_then(fits).is_none() {
             return Err(self.too_large(place, "the distance of its elements exceeds 2^63 bytes"));
         }
-        let overlaps = count > 0
-            && shape
-                .iter()
-                .zip(strides)
-                .any(|(&extent, &stride)| extent > 1 && stride == 0);
-        if overlaps && self.0.schema.arguments[place.argument].is_written() {
-            let message = "is written, but a stride of 0 makes its elements overlap".to_owned();
+        let written = self.0.schema.arguments[place.argument].is_written();
+        if written && count > 0 && !elements_are_apart(shape, strides) {
+            let message = if shape.iter().zip(strides).any(|(&n, &by)| n > 1 && by == 0) {
+                "is written, but a stride of 0 makes its elements overlap".to_owned()
+            } else {
+                format!(
+                    "is written, but strides {strides:?} of shape {shape:?} let its elements overlap"
+                )
+            };
             return refuse(BindRule::Strides, message);
         }
         Ok(count)
@@ -515,6 +523,26 @@ fn span_elements(shape: &[i64], strides: &[i64]) -> Option<i64> {
         .try_fold(1_i64, |span, (&extent, &stride)| {
             span.checked_add((extent - 1).checked_mul(stride.checked_abs()?)?)
         })
+}
+
+/// Whether each stride leads past everything that the smaller ones reach together, so that no two
+/// elements share memory: so it is in every slice, transposition or flip of a contiguous tensor.
+/// Strides that interleave without ever meeting are not told from those that meet.
+fn elements_are_apart(shape: &[i64], strides: &[i64]) -> bool {
+    let mut steps = [(0, 0); MAX_RANK];
+    let mut rank = 0;
+    for (&extent, &stride) in shape.iter().zip(strides).filter(|(extent, _)| **extent > 1) {
+        steps[rank] = (stride.unsigned_abs(), extent.unsigned_abs());
+        rank += 1;
+    }
+    steps[..rank].sort_unstable();
+    let mut reach = 0_u64;
+    steps[..rank].iter().all(|&(stride, extent)| {
+        let apart = stride > reach;
+        // No overflow: the whole span was found to fit.
+        reach += (extent - 1) * stride;
+        apart
+    })
 }
 
 fn tuple<'a>(items: impl Iterator<Item = &'a str>) -> String {

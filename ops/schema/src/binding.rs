@@ -122,7 +122,7 @@ impl<'a> Binding<'a> {
         Ok(outputs)
     }
 
-    fn with_dtypes(&self, chosen: &[(&str, DType)]) -> Result<Self, BindError> {
+    pub(crate) fn with_dtypes(&self, chosen: &[(&str, DType)]) -> Result<Self, BindError> {
         let mut binding = *self;
         let names = &self.schema.dtype_variables;
         for &(name, dtype) in chosen {
@@ -149,7 +149,7 @@ impl<'a> Binding<'a> {
             .position(|of| of.name == name)
     }
 
-    fn element_dims(&self, element: usize) -> Dims<'a> {
+    pub(crate) fn element_dims(&self, element: usize) -> Dims<'a> {
         let mut dims = self.dims;
         for (argument, arg) in self.arguments() {
             if argument.multiplicity == Multiplicity::List

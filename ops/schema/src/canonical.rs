@@ -30,34 +30,34 @@ impl Schema {
     pub fn canonical(&self) -> String {
         let mut text = String::new();
         // Writing to a `String` cannot fail.
-        let _ = self.write_interface(&mut text);
+        let _ = self.write_interface(&mut text, &ONE_LINE);
         text
     }
 
-    fn write_interface(&self, out: &mut impl Write) -> fmt::Result {
-        write!(out, "op {}(", self.name)?;
+    fn write_interface(&self, out: &mut impl Write, breaks: &Breaks) -> fmt::Result {
+        write!(out, "op {}({}", self.name, breaks.open)?;
         let mut separator = Separator::default();
         for argument in self.inputs() {
-            separator.write(out, ", ")?;
+            separator.write(out, breaks.between)?;
             self.write_argument(out, argument)?;
         }
         for (keyword, scalars) in [("", &self.scalars), ("static ", &self.attributes)] {
             for scalar in scalars {
-                separator.write(out, ", ")?;
+                separator.write(out, breaks.between)?;
                 write_scalar(out, keyword, scalar)?;
             }
         }
-        out.write_char(')')?;
+        write!(out, "{})", breaks.close)?;
         if !self.outputs().is_empty() {
-            out.write_str(" -> (")?;
+            write!(out, " -> ({}", breaks.open)?;
             let mut separator = Separator::default();
             for argument in self.outputs() {
-                separator.write(out, ", ")?;
+                separator.write(out, breaks.between)?;
                 self.write_argument(out, argument)?;
             }
-            out.write_char(')')?;
+            write!(out, "{})", breaks.close)?;
         }
-        self.write_alternatives(out)
+        self.write_alternatives(out, breaks.clause)
     }
 
     fn write_argument(&self, out: &mut impl Write, argument: &Argument) -> fmt::Result {
@@ -88,10 +88,14 @@ impl Schema {
         out.write_char(']')
     }
 
-    fn write_alternatives(&self, out: &mut impl Write) -> fmt::Result {
+    fn write_alternatives(&self, out: &mut impl Write, before: &str) -> fmt::Result {
         let mut separator = Separator::default();
         for group in &self.alternatives {
-            out.write_str(if separator.used { ", " } else { " where " })?;
+            if separator.used {
+                out.write_str(", ")?;
+            } else {
+                write!(out, "{before}where ")?;
+            }
             separator.used = true;
             let names = group
                 .variables
@@ -109,10 +113,33 @@ impl Schema {
     }
 }
 
-/// The whole op: its interface, then a line for each of tolerance, determinism and doc.
+/// Where the text of an interface goes on to a new line.
+struct Breaks {
+    open: &'static str,
+    between: &'static str,
+    close: &'static str,
+    clause: &'static str,
+}
+
+const ONE_LINE: Breaks = Breaks {
+    open: "",
+    between: ", ",
+    close: "",
+    clause: " ",
+};
+const LINE_EACH: Breaks = Breaks {
+    open: "\n    ",
+    between: ",\n    ",
+    close: ",\n",
+    clause: "\n    ",
+};
+
+/// The whole op: its interface, then a line for each of tolerance, determinism and doc. The
+/// alternate form gives every parameter a line of its own too.
 impl fmt::Display for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_interface(f)?;
+        let breaks = if f.alternate() { LINE_EACH } else { ONE_LINE };
+        self.write_interface(f, &breaks)?;
         if let Some(reason) = &self.tolerance_reason {
             f.write_str("\n    tolerance ")?;
             let mut separator = Separator::default();
@@ -224,6 +251,12 @@ mod tests {
         assert_eq!(spacious.canonical(), canonical);
         assert_eq!(terse.hash(), spacious.hash());
         assert_ne!(terse, spacious);
+        let lines = format!("{spacious:#}");
+        assert!(
+            lines.starts_with("op f(\n    x: T[N],\n    m: M[N],\n"),
+            "{lines}"
+        );
+        assert_eq!(op(&lines), spacious);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | `signature` | what a call looks like without addresses: [`TensorView`], [`Attr`] |
 //! | `bind` | [`Schema::bind`]: a call against a schema; refuses with a [`BindError`] |
 //! | `binding` | what the variables stand for, and what outputs to allocate: [`Binding`] |
+//! | `complete` | [`Schema::complete`]: a call that is told in part, made whole |
 //! | `scalars` | values for attributes and launch scalars, in schema order |
 //! | `constraint` | `kernel.json`: which calls a kernel takes, as data ([`KernelFile`]) |
 //! | `admit` | [`Kernel::admit`]: a bound call against a kernel; refuses with a [`Refusal`] |
@@ -79,6 +80,7 @@ mod admit;
 mod bind;
 mod binding;
 mod canonical;
+mod complete;
 mod constraint;
 mod dtype;
 mod error;

@@ -384,6 +384,20 @@ fn strides_and_aliases() {
         BindRule::Strides,
         "cast: argument 'y': is written, but a stride of 0 makes its elements overlap",
     );
+    args[1][0].strides = vec![2, 1];
+    refuses(
+        &cast,
+        &args,
+        BindRule::Strides,
+        "cast: argument 'y': is written, but strides [2, 1] of shape [2, 3] let its elements overlap",
+    );
+    // A transposition, rows with gaps, columns with gaps, both flipped.
+    for strides in [[1, 2], [4, 1], [10, 3], [-1, -2]] {
+        args[1][0].strides = strides.to_vec();
+        with_views(&args, |args| {
+            assert!(cast.bind(args).is_ok(), "{strides:?}");
+        });
+    }
     args[1][0].strides = vec![1];
     refuses(
         &cast,

@@ -3,7 +3,7 @@
 // Build: cc -std=c11 -O2 -fPIC -shared -fvisibility=hidden -I<folder of ds_plugin.h> null.c
 //        -o libds_example_null.so, on one line.
 // Then put the library and plugin.json into a folder on DS_PLUGIN_PATH and run `ds_report`.
-// Memory comes next, then streams, then kernels: ../sim-c has all of them.
+// Memory comes next, then streams, then kernels: the example sim-c has all of them.
 
 #include <string.h>
 

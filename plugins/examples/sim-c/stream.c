@@ -156,6 +156,14 @@ DsStatus sim_stream_drain(DsStream stream, DsErrorSink *error)
     return status;
 }
 
+static bool is_given_up(DsStream stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool closed = stream->closed;
+    pthread_mutex_unlock(&stream->lock);
+    return closed;
+}
+
 DsStatus sim_streams_drain(struct sim_device *device, DsErrorSink *error)
 {
     pthread_mutex_lock(&device->lock);
@@ -177,8 +185,10 @@ DsStatus sim_streams_drain(struct sim_device *device, DsErrorSink *error)
     }
     DsStatus first = DS_OK;
     for (size_t i = 0; i < count; i++) {
-        DsStatus status = sim_stream_drain(streams[i], first == DS_OK ? error : NULL);
-        first = first == DS_OK ? status : first;
+        // How a stream ended that was given up, nobody asks any more.
+        bool asked = first == DS_OK && !is_given_up(streams[i]);
+        DsStatus status = sim_stream_drain(streams[i], asked ? error : NULL);
+        first = asked ? status : first;
         let_go(streams[i]);
     }
     free(streams);

@@ -28,8 +28,8 @@ impl Accelerator for Null {
     fn describe(&self, index: u32) -> Result<DeviceInfo> {
         self.open(index)?;
         Ok(DeviceInfo {
-            name: "nothing".to_owned(),
-            target: "null".to_owned(),
+            name: "Example Null".to_owned(),
+            target: "null-1".to_owned(),
             alignment_bytes: 1,
             // DLPack's number for devices that it has no name for.
             dlpack_type: 12,
