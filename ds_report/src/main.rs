@@ -114,7 +114,9 @@ fn main() -> ExitCode {
             explain::view(&host, &options).and_then(|view| show(json, &view))
         }
         Some(View::Cache(options)) => cache::run(json, &options),
-        Some(View::Verify(options)) => verify::run(json, &host, &options),
+        Some(View::Verify(options)) => {
+            verify::view(&host, &options).and_then(|view| show(json, &view))
+        }
     };
     outcome.unwrap_or_else(Outcome::tell)
 }

@@ -9,22 +9,26 @@ use std::{
     ffi::OsString,
     fmt::Write as _,
     io::{self, IsTerminal, Write as _},
-    process::ExitCode,
 };
 
 use ds_core::{
-    Error, ErrorKind, Host, Stream,
+    Error, Host, Stream,
     op::{self, Case, Op, RunsOn, Size, Verified, What},
     selection::{Share, VARIABLE},
 };
 use serde::Serialize;
 
-use crate::view::{BAD, FAILED, Outcome, Refusal, View, show};
+use crate::{
+    alike::Alike,
+    sets::Sets,
+    view::{BAD, FAILED, Outcome, Refusal, View},
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Ops, or sets of them; else all.
-    name: Vec<String>,
+    /// Op sets or ops; without any, every op that a device has to do with.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
     /// Where, in the words of `DS_ACCELERATOR`: `cpu:0`, `cuda:0,2-3`, or `*` for every device.
     /// Else on the devices of the selected accelerator.
     #[arg(long, value_name = "DEVICE")]
@@ -134,11 +138,9 @@ struct Failure {
     want: Option<f64>,
 }
 
-pub(crate) fn run(json: bool, host: &Host, options: &Options) -> Result<ExitCode, Outcome> {
-    show(json, &view(host, options)?)
-}
-
-fn view(host: &Host, options: &Options) -> Result<Verification, Outcome> {
+/// # Errors
+/// When what is asked for is not there; what is wrong with an op is told in the view.
+pub(crate) fn view(host: &Host, options: &Options) -> Result<Verification, Outcome> {
     let mut opened = Vec::new();
     for share in shares(host, options.device.as_deref())? {
         for index in share.devices {
@@ -148,8 +150,8 @@ fn view(host: &Host, options: &Options) -> Result<Verification, Outcome> {
         }
     }
     // Only now: plugins bring ops of their own.
-    let ops = ops(&options.name)?;
-    let named = !options.name.is_empty();
+    let ops = ops(host, &options.names)?;
+    let named = !options.names.is_empty();
     let mut progress = Progress::new();
     let devices: Vec<Device> = opened
         .into_iter()
@@ -200,23 +202,25 @@ fn of_the_option(error: &Error) -> Error {
 }
 
 /// The ops of these names or sets, each once; all without a name.
-fn ops(names: &[String]) -> Result<Vec<&'static Op>, Error> {
-    let all = op::ops();
-    let is_of = |op: &Op, name: &String| op.name() == name || op.sets().contains(name);
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !all.iter().any(|op| is_of(op, name)))
-    {
-        let ops: Vec<_> = all.iter().map(|op| op.name()).collect();
-        let context = format!(
-            "there is no op and no op set '{unknown}' in this version; ops are {}",
-            ops.join(", ")
-        );
-        return Err(Error::new(ErrorKind::InvalidArgument, "verify", context)
-            .with_hint("a plugin's own ops are known where its devices are: give --device"));
+fn ops(host: &Host, names: &[String]) -> Result<Vec<&'static Op>, Outcome> {
+    if names.is_empty() {
+        return Ok(op::ops());
     }
-    let wanted = |op: &&'static Op| names.is_empty() || names.iter().any(|name| is_of(op, name));
-    Ok(all.into_iter().filter(wanted).collect())
+    // A name may be a plugin's own op, and is known once that plugin is loaded.
+    Alike::all(host);
+    let sets = Sets::known();
+    let mut wanted = Vec::new();
+    for name in names {
+        let own = sets.ops(name)?;
+        if own.is_empty() {
+            let what = format!("op set '{name}' is not in this version");
+            return Err(Outcome::failed(&what));
+        }
+        wanted.extend(own.iter().map(|op| op.name()));
+    }
+    let mut ops = op::ops();
+    ops.retain(|op| wanted.contains(&op.name()));
+    Ok(ops)
 }
 
 /// `named`: somebody asked for these ops, so they are told even where the device has nothing to do

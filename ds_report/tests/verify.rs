@@ -83,8 +83,14 @@ fn a_set_is_the_ops_of_it_and_what_nobody_knows_is_an_error() {
     assert_eq!(code, Some(0));
     assert_eq!(op(&report, "adam_step")["verdict"], "ok");
     let (code, _, errors) = run("verify nonsense", &[]);
+    assert_eq!(code, Some(2));
+    assert!(
+        errors.contains("no op set and no op 'nonsense'"),
+        "{errors}"
+    );
+    let (code, _, errors) = run("verify gds", &[]);
     assert_eq!(code, Some(1));
-    assert!(errors.contains("no op set 'nonsense'"), "{errors}");
+    assert!(errors.contains("'gds' is not in this version"), "{errors}");
     let (code, _, errors) = run("verify --device cpu:7", &[]);
     assert_eq!(code, Some(1));
     assert!(errors.contains("there is no cpu:7"), "{errors}");
@@ -114,6 +120,7 @@ fn the_example_is_right_where_it_has_kernels_and_its_own_op_is_unverified() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["devices"][0]["name"], "sim:1");
     assert_eq!(op(&report, "cast")["runs"][0]["kernel"], "sim_cast");
+    assert_eq!(op(&report, "rms_norm")["runs"][0]["kernel"], "sim_rms_norm");
     assert_eq!(op(&report, "matmul")["runs"][0]["on"], "reference");
     assert_eq!(op(&report, "axpby")["verdict"], "unverified");
 }
