@@ -194,10 +194,17 @@ DS_INLINE void ds_store2(void *data, int64_t offset, ds_vec2 v, uint32_t dtype, 
         ds_put(p + sizeof v.a, (ds_vec_u32)v.b, streams);
     } else if (dtype == DS_BF16) {
         ds_put(p, ds_bf16_round(v.a) >> 16 | (ds_bf16_round(v.b) & 0xffff0000), streams);
+    } else if (!streams) {
+        ds_store(data, offset, v.a, dtype);
+        ds_store(data, offset + DS_LANES, v.b, dtype);
     } else {
         ds_vec_u16 half[2] = {ds_vec_to_half(v.a, dtype), ds_vec_to_half(v.b, dtype)};
         ds_vec_u32 bits;
+#if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
+        bits = (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
+#else
         __builtin_memcpy(&bits, half, sizeof bits);
+#endif
         ds_put(p, bits, streams);
     }
 }
