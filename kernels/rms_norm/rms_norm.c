@@ -23,9 +23,9 @@ DS_INLINE double sum_products(const void *a, const void *b, const void *c, int64
         for (; i + 2 * PAIR <= end; i += 2 * PAIR) {
             for (int s = 0; s < 2; s++) {
                 int64_t at = i + s * PAIR;
-                ds_vec2 left = ds_load2(a, at, t), right = left;
+                ds_vec2 left = ds_load2_any(a, at, t), right = left;
                 if (b) {
-                    ds_vec2 v = ds_load2(b, at, t), w = ds_load2(c, at, t);
+                    ds_vec2 v = ds_load2_any(b, at, t), w = ds_load2_any(c, at, t);
                     right = (ds_vec2){v.a * w.a, v.b * w.b};
                 }
                 sums[2 * s] = ds_vfma(left.a, right.a, sums[2 * s]);
