@@ -161,10 +161,8 @@ const OP: &str = "select accelerator";
 /// The usable one of the highest priority.
 fn automatic(inventory: &[AcceleratorStatus]) -> Result<Chosen> {
     // Priority 0 is for those that a user has to name: simulators, examples, the half-finished.
-    let usable: Vec<_> = ranked(inventory)
-        .into_iter()
-        .filter(|s| s.priority > 0)
-        .collect();
+    let (usable, by_name): (Vec<_>, Vec<_>) =
+        ranked(inventory).into_iter().partition(|s| s.priority > 0);
     let Some(best) = usable.first() else {
         return Err(nothing_usable(inventory));
     };
@@ -193,10 +191,15 @@ fn automatic(inventory: &[AcceleratorStatus]) -> Result<Chosen> {
         .iter()
         .map(|status| format!("{} (priority {})", status.name, status.priority))
         .collect();
-    let rank = if others.is_empty() {
-        format!("the only usable of {} known accelerators", inventory.len())
-    } else {
-        format!("priority {} is above {}", best.priority, others.join(", "))
+    let by_name: Vec<&str> = by_name.iter().map(|status| status.name.as_str()).collect();
+    let rank = match (others.is_empty(), by_name.is_empty(), inventory.len()) {
+        (false, _, _) => format!("priority {} is above {}", best.priority, others.join(", ")),
+        (true, false, _) => format!(
+            "the only usable one beside {} (only by name)",
+            by_name.join(" and ")
+        ),
+        (true, true, 1) => "the only known accelerator".to_owned(),
+        (true, true, known) => format!("the only usable of {known} known accelerators"),
     };
     let why = format!("{}: {rank}; {VARIABLE} is not set", describe(&primary));
     Ok(Chosen {

@@ -227,6 +227,13 @@ fn the_host_is_last_by_its_number_and_not_by_its_name() {
         chosen.why,
         "host:0 (1 device): the only usable of 2 known accelerators; DS_ACCELERATOR is not set"
     );
+    let mut beside = machine();
+    beside.retain(|status| matches!(status.state, State::Usable { .. }));
+    for status in &mut beside[1..] {
+        status.priority = 0;
+    }
+    let why = Selection::Auto.resolve(&beside).unwrap().why;
+    assert!(why.contains("(only by name)"), "{why}");
 }
 
 #[test]
