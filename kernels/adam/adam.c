@@ -14,7 +14,7 @@ enum { ADAMW, BIAS_CORRECTION };
 
 /* Phase 0, one item: the blocks before each tensor, counted into the workspace.
  * Phase 1: an item is a block of one tensor. */
-enum { BLOCK = 16 * 1024, AHEAD_BYTES = 2048 };
+enum { BLOCK = 16 * 1024, AHEAD_BYTES = 1024 };
 
 static int64_t blocks_of(const ds_call *call, uint32_t tensor) {
     return ds_div_up(ds_elements(ds_arg_tensor(call, PARAMS, tensor)), BLOCK);
@@ -56,8 +56,9 @@ typedef struct {
     float eps;
     float step_size;     /* -lr / (1 - beta1^step) */
     float inverse_root;  /* 1 / sqrt(1 - beta2^step) */
+    enum { NO_DECAY, L2, DECOUPLED } decay;
     float l2;            /* weight decay that joins the gradient */
-    float decay;         /* -lr * weight decay, that shrinks the parameter itself */
+    float decoupled;     /* -lr * weight decay, that shrinks the parameter itself */
 } constants;
 
 static double power(double base, int64_t exponent) {
@@ -82,8 +83,9 @@ static constants constants_of(const ds_call *call) {
     k.eps = (float)s[EPS].f;
     k.step_size = (float)(-s[LR].f / correction1);
     k.inverse_root = (float)(1 / ds_sqrt(correction2));
-    k.l2 = call->attributes[ADAMW].i ? 0 : (float)s[WEIGHT_DECAY].f;
-    k.decay = call->attributes[ADAMW].i ? (float)(-s[LR].f * s[WEIGHT_DECAY].f) : 0;
+    k.decay = s[WEIGHT_DECAY].f == 0 ? NO_DECAY : call->attributes[ADAMW].i ? DECOUPLED : L2;
+    k.l2 = (float)s[WEIGHT_DECAY].f;
+    k.decoupled = (float)(-s[LR].f * s[WEIGHT_DECAY].f);
     return k;
 }
 
@@ -93,12 +95,12 @@ typedef struct {
 } lanes;
 
 DS_INLINE lanes updated(const constants *k, lanes v) {
-    if (k->l2 != 0) v.grad = ds_vfma(ds_splat(k->l2), v.param, v.grad);
+    if (k->decay == L2) v.grad = ds_vfma(ds_splat(k->l2), v.param, v.grad);
     v.exp_avg = ds_vfma(v.grad, ds_splat(k->one_minus_beta1), v.exp_avg * k->beta1);
     v.exp_avg_sq = ds_vfma(v.grad * v.grad, ds_splat(k->one_minus_beta2), v.exp_avg_sq * k->beta2);
     ds_vec root = ds_vfma(ds_vsqrt(v.exp_avg_sq), ds_splat(k->inverse_root), ds_splat(k->eps));
-    if (k->decay != 0) v.param = ds_vfma(ds_splat(k->decay), v.param, v.param);
-    v.param = ds_vfma(v.exp_avg / root, ds_splat(k->step_size), v.param);
+    if (k->decay == DECOUPLED) v.param = ds_vfma(ds_splat(k->decoupled), v.param, v.param);
+    v.param = ds_vfma(ds_vdiv(v.exp_avg, root), ds_splat(k->step_size), v.param);
     return v;
 }
 
@@ -134,10 +136,10 @@ DS_INLINE void update2(const constants *k, const arrays *at, int64_t i, uint32_t
 DS_INLINE void prefetch(const arrays *at, int64_t i, uint32_t p, uint32_t m) {
     int64_t of_params = i + (p == DS_F32 ? AHEAD_BYTES / 4 : AHEAD_BYTES / 2);
     int64_t of_moments = i + (m == DS_F32 ? AHEAD_BYTES / 4 : AHEAD_BYTES / 2);
-    ds_prefetch2(at->param, of_params, p);
-    ds_prefetch2(at->grad, of_params, p);
-    ds_prefetch2(at->exp_avg, of_moments, m);
-    ds_prefetch2(at->exp_avg_sq, of_moments, m);
+    ds_prefetch2(at->param, of_params, p, 1);
+    ds_prefetch2(at->grad, of_params, p, 1);
+    ds_prefetch2(at->exp_avg, of_moments, m, 1);
+    ds_prefetch2(at->exp_avg_sq, of_moments, m, 1);
 }
 
 DS_INLINE void step(const ds_call *call, uint32_t phase, int64_t begin, int64_t end, uint32_t p, uint32_t m) {

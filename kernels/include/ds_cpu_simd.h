@@ -67,6 +67,19 @@ DS_INLINE ds_vec ds_vsqrt(ds_vec a) {
 #endif
 }
 
+/* a / b, of which the last bit may differ. With AVX-512 a division takes ten cycles; an approximate
+ * inverse and one correction take four, on units that have time. Where that ends in a NaN, because
+ * something was zero, infinite or out of range on the way, the division itself decides. */
+DS_INLINE ds_vec ds_vdiv(ds_vec a, ds_vec b) {
+#if DS_LANES == 16
+    __m512 inverse = _mm512_rcp14_ps((__m512)b), guess = _mm512_mul_ps((__m512)a, inverse);
+    __m512 error = _mm512_fnmadd_ps(guess, (__m512)b, (__m512)a);
+    __m512 quotient = _mm512_fmadd_ps(error, inverse, guess);
+    if (!_mm512_cmp_ps_mask(quotient, quotient, _CMP_UNORD_Q)) return (ds_vec)quotient;
+#endif
+    return a / b;
+}
+
 /* Square root of a scalar, without errno. */
 DS_INLINE double ds_sqrt(double a) {
 #if defined(__SSE2__)
@@ -171,20 +184,13 @@ typedef struct ds_vec2 {
     ds_vec a, b;
 } ds_vec2;
 
-/* In whatever order is cheapest, for sums: bf16 are taken apart by shifts and masks. */
-DS_INLINE ds_vec2 ds_load2_any(const void *data, int64_t offset, uint32_t dtype) {
+/* In an order that is the dtype's own, and `ds_store2` undoes: use pairs of one dtype together. bf16
+ * are taken apart by a shift and a mask, the even ones from the odd ones. */
+DS_INLINE ds_vec2 ds_load2(const void *data, int64_t offset, uint32_t dtype) {
     if (dtype != DS_BF16) return (ds_vec2){ds_load(data, offset, dtype), ds_load(data, offset + DS_LANES, dtype)};
     ds_vec_u32 both;
     __builtin_memcpy(&both, ds_at(data, offset, dtype), sizeof both);
     return (ds_vec2){(ds_vec)(both << 16), (ds_vec)(both & 0xffff0000)};
-}
-
-/* In an order that is the dtype's own, and `ds_store2` undoes: use pairs of one dtype together. */
-DS_INLINE ds_vec2 ds_load2(const void *data, int64_t offset, uint32_t dtype) {
-#if defined(__AVX512BF16__)
-    if (dtype == DS_BF16) return (ds_vec2){ds_load(data, offset, dtype), ds_load(data, offset + DS_LANES, dtype)};
-#endif
-    return ds_load2_any(data, offset, dtype);
 }
 
 /* One vector, past the caches where `streams` and the address is aligned to it. */
@@ -200,38 +206,47 @@ DS_INLINE void ds_put(void *p, ds_vec_u32 bits, int streams) {
     __builtin_memcpy(p, &bits, sizeof bits);
 }
 
+/* bf16 of a pair, even and odd ones in turns. */
+DS_INLINE ds_vec_u32 ds_bf16_pair(ds_vec2 v) {
+#if defined(__AVX512BF16__) /* makes what is below 2^-126 zero, unlike `ds_store`: casts keep it */
+    const __m512i in_turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                              23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return (ds_vec_u32)_mm512_permutexvar_epi16(in_turns, (__m512i)_mm512_cvtne2ps_pbh((__m512)v.b, (__m512)v.a));
+#else
+    return ds_bf16_round(v.a) >> 16 | (ds_bf16_round(v.b) & 0xffff0000);
+#endif
+}
+
+/* f16 of a pair, one vector after the other. */
+DS_INLINE ds_vec_u32 ds_f16_pair(ds_vec2 v) {
+    ds_vec_u16 half[2] = {ds_vec_to_half(v.a, DS_F16), ds_vec_to_half(v.b, DS_F16)};
+#if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
+    return (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
+#else
+    ds_vec_u32 bits;
+    __builtin_memcpy(&bits, half, sizeof bits);
+    return bits;
+#endif
+}
+
 DS_INLINE void ds_store2(void *data, int64_t offset, ds_vec2 v, uint32_t dtype, int streams) {
     char *p = ds_at(data, offset, dtype);
-    if (dtype == DS_F32) {
+    if (dtype != DS_F32) {
+        ds_put(p, dtype == DS_BF16 ? ds_bf16_pair(v) : ds_f16_pair(v), streams);
+    } else {
         ds_put(p, (ds_vec_u32)v.a, streams);
         ds_put(p + sizeof v.a, (ds_vec_u32)v.b, streams);
-    } else if (dtype == DS_BF16) {
-#if defined(__AVX512BF16__) /* makes what is below 2^-126 zero, unlike `ds_store`: casts keep it */
-        ds_put(p, (ds_vec_u32)_mm512_cvtne2ps_pbh((__m512)v.b, (__m512)v.a), streams);
-#else
-        ds_put(p, ds_bf16_round(v.a) >> 16 | (ds_bf16_round(v.b) & 0xffff0000), streams);
-#endif
-    } else if (!streams) {
-        ds_store(data, offset, v.a, dtype);
-        ds_store(data, offset + DS_LANES, v.b, dtype);
-    } else {
-        ds_vec_u16 half[2] = {ds_vec_to_half(v.a, dtype), ds_vec_to_half(v.b, dtype)};
-        ds_vec_u32 bits;
-#if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
-        bits = (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
-#else
-        __builtin_memcpy(&bits, half, sizeof bits);
-#endif
-        ds_put(p, bits, streams);
     }
 }
 
-/* Asks for the cache lines of a pair that will be read soon, into the second level: the first has
- * no room for what is not needed yet. The address need not exist. */
-DS_INLINE void ds_prefetch2(const void *data, int64_t offset, uint32_t dtype) {
+/* Asks for the cache lines of a pair that will be read soon: into the first level of the caches what
+ * is next, into the second what the first has no room for yet. The address need not exist. */
+DS_INLINE void ds_prefetch2(const void *data, int64_t offset, uint32_t dtype, int level) {
     const char *p = ds_at(data, offset, dtype);
-    __builtin_prefetch(p, 0, 2);
-    if (dtype == DS_F32 && DS_LANES == 16) __builtin_prefetch(p + 64, 0, 2);
+    for (int line = 0; line < (dtype == DS_F32 && DS_LANES == 16 ? 2 : 1); line++) {
+        if (level == 1) __builtin_prefetch(p + 64 * line, 0, 3);
+        else __builtin_prefetch(p + 64 * line, 0, 2);
+    }
 }
 
 /* Whether a result of so many elements should go past the caches: it is larger than what a core has
