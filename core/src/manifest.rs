@@ -394,7 +394,8 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if path == "." {
+        // The root, or a text that ends or breaks between two keys.
+        if path == "." || path == "?" {
             refuse(inner.to_string())
         } else {
             refuse(format!("{path}: {inner}"))
