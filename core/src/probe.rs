@@ -8,7 +8,8 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -72,14 +73,21 @@ pub fn answer() -> bool {
     ) else {
         return false;
     };
+    // The last words of a plugin that crashes or hangs without any.
+    let say = |what: &str| drop(writeln!(io::stderr(), "in {what}"));
     let path = PathBuf::from(library);
+    say("opening the library or `ds_plugin_v1`");
     let devices = fs::metadata(&path)
         .map_err(|e| Error::new(ErrorKind::Io, "probe", path.display().to_string()).with_source(e))
         .and_then(|meta| Accelerator::load(&name, Source::File(&path, FileIdentity::of(&meta)), []))
         .and_then(|accelerator| {
+            say("`count`");
             let count = accelerator.device_count()?.min(MAX_DEVICES);
             (0..count)
-                .map(|index| accelerator.device_info(index))
+                .map(|index| {
+                    say(&format!("`describe` of device {index}"));
+                    accelerator.device_info(index)
+                })
                 .collect()
         })
         .map_err(|e| ProbeFailure {

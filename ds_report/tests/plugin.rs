@@ -259,7 +259,16 @@ fn what_speaks_against_a_folder_is_said_and_nothing_is_left_behind() {
             "ds_plugin_v2",
             "it does not export `ds_plugin_v1`",
         ),
-        ("(void)host;", "__builtin_trap();", "it crashed with signal"),
+        (
+            "(void)host;",
+            "__builtin_trap();",
+            "; its last words: in opening the library or `ds_plugin_v1`",
+        ),
+        (
+            "*devices = 1;",
+            "__builtin_trap();",
+            "; its last words: in `count`",
+        ),
         (
             "(void)host;",
             "extern int nobody(void); nobody();",

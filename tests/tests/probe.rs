@@ -93,8 +93,14 @@ fn a_crash_a_lie_and_an_exit_are_told_apart_and_never_opened_here() {
     }
     let host = host(folder.path());
     let reason = |name| status(&host, name).unwrap_err();
-    assert_eq!(reason("crash"), "it crashed with signal 6");
-    assert_eq!(reason("leave"), "it ended the process with code 3");
+    assert_eq!(
+        reason("crash"),
+        "it crashed with signal 6; its last words: in opening the library or `ds_plugin_v1`"
+    );
+    assert_eq!(
+        reason("leave"),
+        "it ended the process with code 3; its last words: in opening the library or `ds_plugin_v1`"
+    );
     assert!(
         reason("refuse").contains("ds_plugin_v1 failed with status 12"),
         "{}",
