@@ -53,7 +53,8 @@ impl Accelerator {
         for file in kernel_files {
             for kernel in file.kernels.into_iter().filter(|k| k.accelerator == name) {
                 let checked = op::find(&kernel.op)
-                    .and_then(|op| kernel.check(op.schema()).map_err(|e| wrong(name, &e)));
+                    .map_err(|e| e.to_string())
+                    .and_then(|op| kernel.check(op.schema()).map_err(|e| e.message));
                 match checked {
                     Ok(()) => kernels.push(kernel),
                     // One kernel for an op that this program does not know hides no other.
@@ -134,14 +135,6 @@ impl Accelerator {
         devices.insert(index, device);
         Ok(device)
     }
-}
-
-fn wrong(accelerator: &str, error: &ds_schema::KernelError) -> Error {
-    Error::new(
-        ErrorKind::Incompatible,
-        format!("read the kernels of {accelerator}"),
-        error.to_string(),
-    )
 }
 
 impl PartialEq for Accelerator {

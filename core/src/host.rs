@@ -15,7 +15,7 @@ use ds_schema::{Kernel, KernelFile, MAX_SOURCE_BYTES};
 use crate::{
     Accelerator, Device, Error, ErrorKind, Result,
     accelerator::Source,
-    discovery::{self, Candidate, Discovery, LinkedManifest, Search},
+    discovery::{self, Candidate, Discovery, LinkedManifest, Search, Verdict},
     manifest::Manifest,
     op,
     probe::{self, ProbeRecord},
@@ -171,7 +171,28 @@ impl Host {
     pub fn select_with(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Chosen> {
         let asked = variable(VARIABLE);
         let selection = Selection::from_env(asked.as_deref(), &variable)?;
-        selection.resolve(&self.statuses())
+        selection.resolve(&self.statuses()).map_err(|error| {
+            // A manifest that cannot be read has no name to be known by.
+            match self.unreadable() {
+                Some(label) if error.kind() == ErrorKind::NotInstalled => {
+                    let hint = format!("{label} was refused: `ds_report plugins` says why");
+                    let hint = match error.hint() {
+                        Some(other) => format!("{hint}; {other}"),
+                        None => hint,
+                    };
+                    error.with_hint(hint)
+                }
+                _ => error,
+            }
+        })
+    }
+
+    /// The first candidate whose name is not known: its manifest, or the place, cannot be read.
+    fn unreadable(&self) -> Option<String> {
+        let mut candidates = self.discovery.candidates.iter();
+        candidates
+            .find(|c| matches!(c.verdict, Verdict::BadManifest(_) | Verdict::BadPath(_)))
+            .map(Candidate::label)
     }
 
     /// What a plugin file says in a child process; `None` for one that is linked in, or without a
@@ -286,14 +307,39 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
             op::register(&text, &path.display().to_string())?;
         }
     }
-    let kernels = manifest
-        .kernels
-        .iter()
-        .map(|value| serde_json::from_value::<Kernel>(value.clone()))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| wrong(e.to_string()))?;
     let source = Source::File(&library.path, library.identity);
-    Accelerator::load(name, source, [KernelFile { format: 1, kernels }])
+    let kernels = kernels(name, manifest);
+    let opened = Accelerator::load(name, source, [KernelFile { format: 1, kernels }])?;
+    let (id, version) = (opened.plugin().id(), opened.plugin().version());
+    if (id, version) != (manifest.id.as_str(), manifest.version.as_str()) {
+        log::warn!(
+            "{name}: plugin.json says {} {}, and the library says {id} {version}",
+            manifest.id,
+            manifest.version
+        );
+    }
+    Ok(opened)
+}
+
+/// The kernels that the manifest lists, without those whose entry is wrong: one hides no other.
+fn kernels(name: &str, manifest: &Manifest) -> Vec<Kernel> {
+    let mut kernels = Vec::new();
+    for (index, entry) in manifest.kernels.iter().enumerate() {
+        let label = || match entry.get("name").and_then(serde_json::Value::as_str) {
+            Some(kernel) => format!("'{kernel}'"),
+            None => format!("number {index}"),
+        };
+        match serde_path_to_error::deserialize::<_, Kernel>(entry) {
+            Ok(kernel) if kernel.accelerator == name => kernels.push(kernel),
+            Ok(kernel) => log::warn!(
+                "{name}: kernel {} is left out: accelerator: it is for '{}'",
+                label(),
+                kernel.accelerator
+            ),
+            Err(e) => log::warn!("{name}: kernel {} is left out: {e}", label()),
+        }
+    }
+    kernels
 }
 
 impl From<Error> for Failure {

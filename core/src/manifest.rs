@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::Value;
 
 use crate::{Error, ErrorKind, Result};
@@ -394,7 +394,9 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
-        if path == "." {
+        // `?` is where a text breaks between two keys, and `.` the whole.
+        let path = path.trim_end_matches(['?', '.']);
+        if path.is_empty() {
             refuse(inner.to_string())
         } else {
             refuse(format!("{path}: {inner}"))
@@ -412,8 +414,8 @@ fn refuse(context: impl Into<String>) -> Error {
 macro_rules! checked_string {
     ($(#[$doc:meta])* $name:ident, $rule:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(into = "String")]
         pub struct $name(String);
 
         impl $name {
@@ -436,6 +438,14 @@ macro_rules! checked_string {
                         format!("\"{}\" {why}", text.escape_debug()),
                     )),
                 }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+                // The key is in front already; what was being done would stand between.
+                let text = String::deserialize(from)?;
+                Self::try_from(text).map_err(|e| D::Error::custom(e.context()))
             }
         }
 
@@ -632,7 +642,11 @@ mod tests {
         for (key, value, expected) in [
             ("id", r#""sim""#, "id: "),
             ("id", r#""Org.Example""#, "is no id"),
-            ("accelerator", r#""9sim""#, "accelerator: "),
+            (
+                "accelerator",
+                r#""9sim""#,
+                "accelerator: \"9sim\" is no name",
+            ),
             ("aliases", r#"["a", "a"]"#, "aliases[1]: `a` is named twice"),
             ("aliases", r#"["sim"]"#, "aliases[0]: `sim` is named twice"),
             ("library", "null", "`not_built` gives no reason"),
@@ -685,6 +699,9 @@ mod tests {
         assert!(context(&format!("{SMALL} 1")).contains("trailing characters"));
         assert!(context(&SMALL[..SMALL.len() - 1]).contains("EOF"));
         assert!(context("").contains("EOF"));
+        let broken = |old, new| context(&SMALL.replace(old, new));
+        assert!(broken("\"priority\": 5,", "\"priority\": 5").starts_with("expected `,`"));
+        assert!(broken("\"major\": 1,", "\"major\": 1").starts_with("abi: expected `,`"));
         assert!(context(&format!("{SMALL}{}", " ".repeat(MAX_BYTES))).contains("larger than"));
         let error = Manifest::parse(b"{ \"format\": \xff }").unwrap_err();
         assert!(error.context().contains("byte 12 is not UTF-8"));

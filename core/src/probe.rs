@@ -8,7 +8,8 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -72,14 +73,21 @@ pub fn answer() -> bool {
     ) else {
         return false;
     };
+    // The last words of a plugin that crashes or hangs without any.
+    let say = |what: &str| drop(writeln!(io::stderr(), "in {what}"));
     let path = PathBuf::from(library);
+    say("opening the library or `ds_plugin_v1`");
     let devices = fs::metadata(&path)
         .map_err(|e| Error::new(ErrorKind::Io, "probe", path.display().to_string()).with_source(e))
         .and_then(|meta| Accelerator::load(&name, Source::File(&path, FileIdentity::of(&meta)), []))
         .and_then(|accelerator| {
+            say("`count`");
             let count = accelerator.device_count()?.min(MAX_DEVICES);
             (0..count)
-                .map(|index| accelerator.device_info(index))
+                .map(|index| {
+                    say(&format!("`describe` of device {index}"));
+                    accelerator.device_info(index)
+                })
                 .collect()
         })
         .map_err(|e| ProbeFailure {
@@ -105,7 +113,7 @@ pub(crate) fn probe(
     let key = key(manifest, library);
     let kept = Kept::read();
     let known = kept.as_ref().and_then(|kept| kept.records.get(&key));
-    if let Some(record) = known.filter(|_| !live) {
+    if let Some(record) = known.filter(|record| !live && record.lasts()) {
         return record.clone();
     }
     let record = ask(
@@ -126,8 +134,24 @@ pub(crate) fn probe(
             ),
         }),
     });
-    Kept::add(kept.unwrap_or_default(), key, &record);
+    if record.lasts() || known.is_some() {
+        Kept::add(kept.unwrap_or_default(), key, &record);
+    }
     record
+}
+
+impl ProbeRecord {
+    /// Whether it is good for the next time: a library or device that is missing may be there at
+    /// any moment, while a plugin that crashes or does not fit would do so again.
+    fn lasts(&self) -> bool {
+        match &self.devices {
+            Ok(devices) => !devices.is_empty(),
+            Err(failure) => !matches!(
+                failure.kind,
+                ErrorKind::LibraryNotFound | ErrorKind::NoDevice
+            ),
+        }
+    }
 }
 
 /// Runs `helper` on a library; the reason when it gives no answer.
@@ -225,13 +249,18 @@ impl Kept {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Keeps an answer. Losing one in a race costs a probe, so there is no lock.
+    /// Keeps an answer that lasts, in the place of an earlier one. Losing one in a race costs a
+    /// probe, so there is no lock.
     fn add(mut kept: Self, key: String, record: &ProbeRecord) {
         let Some(path) = Self::path() else { return };
         if kept.records.len() >= MAX_KEPT {
             kept.records.clear();
         }
-        kept.records.insert(key, record.clone());
+        if record.lasts() {
+            kept.records.insert(key, record.clone());
+        } else {
+            kept.records.remove(&key);
+        }
         let Some(folder) = path.parent() else { return };
         // The cache makes its folders itself, so that whatever the process's mask leaves, nobody else
         // can write to them: one that others could write to is no cache any more.

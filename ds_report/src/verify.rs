@@ -292,6 +292,8 @@ fn verify(device: ds_core::Device, op: &'static Op, progress: &mut Progress) -> 
             index + 1,
             cases.len()
         ));
+        // The last line of a kernel that crashes or hangs; progress is for terminals only.
+        log::debug!("{device}: {} {}", op.name(), case.name());
         result.add(case, verify_case(device, case));
     }
     if result.runs.iter().any(|run| run.passed < run.cases) {

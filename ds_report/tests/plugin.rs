@@ -259,7 +259,16 @@ fn what_speaks_against_a_folder_is_said_and_nothing_is_left_behind() {
             "ds_plugin_v2",
             "it does not export `ds_plugin_v1`",
         ),
-        ("(void)host;", "__builtin_trap();", "it crashed with signal"),
+        (
+            "(void)host;",
+            "__builtin_trap();",
+            "; its last words: in opening the library or `ds_plugin_v1`",
+        ),
+        (
+            "*devices = 1;",
+            "__builtin_trap();",
+            "; its last words: in `count`",
+        ),
         (
             "(void)host;",
             "extern int nobody(void); nobody();",
@@ -275,6 +284,73 @@ fn what_speaks_against_a_folder_is_said_and_nothing_is_left_behind() {
         user.build(build);
         user.refused("other/plugin", reason);
     }
+}
+
+#[test]
+fn a_mistake_in_a_manifest_that_is_used_is_told_and_hides_nothing_else() {
+    let user = User::new();
+    if !user.chip() {
+        return;
+    }
+    let run = |folder: &str, arguments: &[&str]| {
+        let path = user.path(folder);
+        let variables = [
+            ("DS_PLUGIN_PATH", path.to_str().unwrap()),
+            ("DS_ACCELERATOR", "chip"),
+        ];
+        user.run_with(arguments, &variables)
+    };
+
+    let kernel = |name: &str, accelerator: &str, constraints: &str| {
+        format!(
+            "{{\"name\": \"{name}\", \"op\": \"cast\", \"accelerator\": \"{accelerator}\", \
+             \"constraints\": {constraints}, \
+             \"score\": [{{\"elements\": [0, null], \"score\": 100}}], \
+             \"flags\": [\"deterministic\"]}}"
+        )
+    };
+    let kernels = [
+        kernel("one", "chip", r#"{"dtypes": {"A": ["half"]}}"#),
+        kernel("two", "chip", r#"{"ranks": {}}"#),
+        kernel("three", "chop", "{}"),
+        kernel("four", "chip", r#"{"dtypes": {"Q": ["f32"]}}"#),
+        kernel("five", "chip", "{}"),
+    ];
+    let manifest = user.copy("kernels").join("plugin.json");
+    edit(
+        &manifest,
+        "\"match\"",
+        &format!("\"kernels\": [{}], \"match\"", kernels.join(", ")),
+    );
+    edit(&manifest, "org.example.chip", "org.example.chop");
+    let printed = run("kernels", &["explain", "cast"]);
+    for reason in [
+        "chip: kernel 'one' is left out: constraints.dtypes.A[0]: unknown variant `half`",
+        "chip: kernel 'two' is left out: constraints.ranks: unknown field `ranks`",
+        "chip: kernel 'three' is left out: accelerator: it is for 'chop'",
+        "chip: kernel 'four' is left out: dtypes: 'cast' has no dtype variable 'Q'",
+        "plugin.json says org.example.chop 0.1.0, and the library says org.example.chip 0.1.0",
+    ] {
+        assert!(printed.errors.contains(reason), "{}", printed.errors);
+    }
+    assert!(printed.text.contains("five"), "{}", printed.text);
+    assert!(!printed.errors.contains("five"), "{}", printed.errors);
+
+    // A manifest that cannot be read has no name, so the error about the name tells of it.
+    let manifest = user.copy("broken").join("plugin.json");
+    edit(&manifest, "\"priority\": 0,", "\"priority\": 0");
+    let printed = run("broken", &["verify", "cast"]);
+    assert!(
+        (printed.errors).contains("broken was refused: `ds_report plugins` says why"),
+        "{}",
+        printed.errors
+    );
+    let printed = run("broken", &["plugins"]);
+    assert!(
+        (printed.text).contains("\n                 expected `,` or `}`"),
+        "{}",
+        printed.text
+    );
 }
 
 #[test]

@@ -93,8 +93,14 @@ fn a_crash_a_lie_and_an_exit_are_told_apart_and_never_opened_here() {
     }
     let host = host(folder.path());
     let reason = |name| status(&host, name).unwrap_err();
-    assert_eq!(reason("crash"), "it crashed with signal 6");
-    assert_eq!(reason("leave"), "it ended the process with code 3");
+    assert_eq!(
+        reason("crash"),
+        "it crashed with signal 6; its last words: in opening the library or `ds_plugin_v1`"
+    );
+    assert_eq!(
+        reason("leave"),
+        "it ended the process with code 3; its last words: in opening the library or `ds_plugin_v1`"
+    );
     assert!(
         reason("refuse").contains("ds_plugin_v1 failed with status 12"),
         "{}",
@@ -147,6 +153,30 @@ fn an_answer_is_kept_until_the_file_changes() {
         ),
         "{record:?}"
     );
+}
+
+#[test]
+fn what_is_missing_is_looked_for_each_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let driver = folder.path().join("driver");
+    let source = format!(
+        "#include <stdio.h>\nstatic DsStatus n(uint32_t *d, DsErrorSink *e) {{ FILE *f = \
+         fopen(\"{}\", \"r\"); *d = 0; return f ? (fclose(f), DS_NO_DEVICE) : DS_UNAVAILABLE; }} \
+         static DsStatus i(uint32_t x, DsDeviceInfo *d, DsErrorSink *e) {{ return 1; }} \
+         static DsStatus o(uint32_t x, DsDevice *d, DsErrorSink *e) {{ return 1; }} \
+         static void c(DsDevice d) {{ }} \
+         static const DsDeviceTable t = {{ sizeof t, .count = n, .describe = i, .open = o, \
+         .close = c }}; {ENTRY} {{ p->device = &t; return DS_OK; }}",
+        driver.display()
+    );
+    if !hostile(folder.path(), "late", &source) {
+        return;
+    }
+    let reason = || status(&host(folder.path()), "late").unwrap_err();
+    assert!(reason().contains("status 4"), "{}", reason());
+    // Nothing of the plugin or the machine has changed but this file.
+    fs::write(&driver, "").unwrap();
+    assert!(reason().contains("status 5"), "{}", reason());
 }
 
 #[test]

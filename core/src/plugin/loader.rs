@@ -28,9 +28,10 @@ pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> 
                 "link everything that it calls: `ldd -r` on that file lists what is missing",
             );
         }
-        Error::new(ErrorKind::LibraryNotFound, op, words).with_hint(
-            "install what it needs, or see `ldd` on that file for the library that is missing",
-        )
+        Error::new(ErrorKind::LibraryNotFound, op, words).with_hint(format!(
+            "install what it needs; `ldd {}` lists it",
+            path.display()
+        ))
     })?;
     // Leaked: thread-local destructors and vendor runtimes make unloading unsound in general.
     let library: &'static Library = Box::leak(Box::new(library));

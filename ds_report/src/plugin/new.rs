@@ -177,8 +177,8 @@ impl Names {
             ("null-1", format!("{}-1", self.name)),
             ("Example Null", format!("Example {}", self.name)),
             (
-                ": null has device 0",
-                format!(": {} has device 0", self.name),
+                "(\"null has device 0",
+                format!("(\"{} has device 0", self.name),
             ),
         ]
     }

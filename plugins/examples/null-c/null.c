@@ -3,7 +3,8 @@
 // Build: cc -std=c11 -O2 -fPIC -shared -fvisibility=hidden -I<folder of ds_plugin.h> null.c
 //        -o libds_example_null.so, on one line.
 // Then put the library and plugin.json into a folder on DS_PLUGIN_PATH and run `ds_report`.
-// Memory comes next, then streams, then kernels: the example sim-c has all of them.
+// Memory comes next, then streams, then kernels: the example sim-c has all of them, and
+// docs/adding-an-accelerator.md of the project the order and the rules.
 
 #include <string.h>
 
@@ -11,7 +12,8 @@
 
 #define STR(literal) ((DsStr){.data = (literal), .len = sizeof(literal) - 1})
 
-// Tells why: `error` belongs to the caller, may be null, and has room for so many bytes.
+// Tells why: `error` belongs to the caller, may be null, and has room for so many bytes. The host
+// puts the accelerator's and the function's name before it.
 static DsStatus fail(DsErrorSink *error, DsStatus code, DsStr message)
 {
     if (error != NULL && error->struct_size >= sizeof *error) {
@@ -51,7 +53,7 @@ static DsStatus give(void *theirs, const void *own, size_t own_bytes, DsErrorSin
 static DsStatus count(uint32_t *devices, DsErrorSink *error)
 {
     if (devices == NULL) {
-        return fail(error, DS_INVALID_ARGUMENT, STR("count: the place for the count is null"));
+        return fail(error, DS_INVALID_ARGUMENT, STR("the place for the count is null"));
     }
     *devices = 1;
     return DS_OK;
@@ -60,7 +62,7 @@ static DsStatus count(uint32_t *devices, DsErrorSink *error)
 static DsStatus describe(uint32_t index, DsDeviceInfo *info, DsErrorSink *error)
 {
     if (index != 0) {
-        return fail(error, DS_NO_DEVICE, STR("describe: null has device 0 only"));
+        return fail(error, DS_NO_DEVICE, STR("null has device 0 only"));
     }
     const DsDeviceInfo description = {
         .numa_node = -1,
@@ -82,7 +84,7 @@ static DsStatus open_device(uint32_t index, DsDevice *device, DsErrorSink *error
 {
     if (index != 0 || device == NULL) {
         return fail(error, index != 0 ? DS_NO_DEVICE : DS_INVALID_ARGUMENT,
-                    STR("open: null has device 0 only, and needs a place for the handle"));
+                    STR("null has device 0 only, and needs a place for the handle"));
     }
     *device = &the_device;
     return DS_OK;

@@ -1,8 +1,8 @@
 //! The smallest plugin that loads, in Rust: one device that can do nothing yet.
 //!
-//! Start yours from it: rename, then add `Table::Memory` to `TABLES` and write the methods that the
-//! compiler's documentation of `Accelerator` lists for it; then streams; the host runs every op by
-//! its reference implementation from there on. Kernels come last.
+//! To go on, add `Table::Memory` to `TABLES` and write the methods that the documentation of
+//! `Accelerator` lists for it; then streams; the host runs every op by its reference implementation
+//! from there on. Kernels come last. docs/adding-an-accelerator.md of the project shows each step.
 
 use ds_plugin::{Accelerator, DeviceInfo, Error, Host, Result, Table};
 
