@@ -105,6 +105,7 @@ impl Refusal {
     /// The hint in a line of its own below the reason, indented by `width`.
     pub(crate) fn hint_below(&self, text: &mut String, width: usize) {
         if let Some(hint) = &self.hint {
+            let hint = hint.replace('\n', &format!("\n{:1$}", "", width + 6));
             let _ = writeln!(text, "{:width$}hint: {hint}", "");
         }
     }

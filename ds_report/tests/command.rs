@@ -68,6 +68,21 @@ fn a_name_that_nobody_knows_is_told_and_the_rest_still_shown() {
 }
 
 #[test]
+fn what_points_below_a_hint_points_at_the_right_place() {
+    let (code, _, errors) = run(&["build"], &[("DS_ACCELERATOR", "cpu:x")]);
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.contains("\nhint: cpu:x\n          ^ write an index"),
+        "{errors}"
+    );
+    let (_, text, _) = run(&[], &[("DS_ACCELERATOR", "cpu:x")]);
+    assert!(
+        text.contains("\n          hint: cpu:x\n                    ^ write an index"),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_flags_of_upstream_work() {
     let (code, text, _) = run(
         &["--hide_operator_status", "--hide_errors_and_warnings"],
