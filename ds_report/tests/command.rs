@@ -83,6 +83,23 @@ fn what_points_below_a_hint_points_at_the_right_place() {
 }
 
 #[test]
+fn a_view_that_cannot_be_written_is_a_failure() {
+    for arguments in [&[][..], &["--json"], &["plugins"]] {
+        let done = Command::new(env!("CARGO_BIN_EXE_ds_report"))
+            .args(arguments)
+            .stdout(std::fs::File::create("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(1), "{errors}");
+        assert!(
+            errors.contains("error: write to standard output: "),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
 fn the_flags_of_upstream_work() {
     let (code, text, _) = run(
         &["--hide_operator_status", "--hide_errors_and_warnings"],
