@@ -125,10 +125,13 @@ impl Accelerator {
             return Err(Error::new(
                 ErrorKind::NoDevice,
                 "open a device",
-                format!(
-                    "there is no {}:{index}, it has {count} devices",
-                    self.name()
-                ),
+                match count {
+                    1 => format!("there is no {0}:{index}: {0} has one device", self.name()),
+                    _ => format!(
+                        "there is no {0}:{index}: {0} has {count} devices",
+                        self.name()
+                    ),
+                },
             ));
         }
         let device = Device::open(self.0.plugin, index, &self.0.kernels)?;

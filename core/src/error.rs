@@ -174,7 +174,8 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)?;
         match &self.0.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
+            // What follows a line break lines up below the hint's first line.
+            Some(hint) => write!(f, "\nhint: {}", hint.replace('\n', "\n      ")),
             None => Ok(()),
         }
     }

@@ -42,6 +42,7 @@ pub struct Host {
 #[derive(Clone, Debug)]
 struct Failure {
     kind: ErrorKind,
+    op: String,
     text: String,
     hint: Option<String>,
 }
@@ -227,6 +228,7 @@ impl Host {
         let done = match self.probe(candidate).map(|record| record.devices) {
             Some(Err(failure)) if failure.quarantined => Err(Failure {
                 kind: ErrorKind::PluginBug,
+                op: "load an accelerator".to_owned(),
                 text: format!("{}: {}", candidate.label(), failure.reason),
                 hint: failure.hint,
             }),
@@ -344,9 +346,12 @@ fn kernels(name: &str, manifest: &Manifest) -> Vec<Kernel> {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        let text = error.to_string();
+        let behind_op = text.strip_prefix(&format!("{}: ", error.op()));
         Self {
             kind: error.kind(),
-            text: error.to_string(),
+            op: error.op().to_owned(),
+            text: behind_op.unwrap_or(&text).to_owned(),
             hint: error.hint().map(str::to_owned),
         }
     }
@@ -354,7 +359,7 @@ impl From<Error> for Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let error = Self::new(failure.kind, "load an accelerator", failure.text);
+        let error = Self::new(failure.kind, failure.op, failure.text);
         match failure.hint {
             Some(hint) => error.with_hint(hint),
             None => error,

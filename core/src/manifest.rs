@@ -393,9 +393,9 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let inner = error.into_inner();
         // `?` is where a text breaks between two keys, and `.` the whole.
         let path = path.trim_end_matches(['?', '.']);
+        let inner = error.into_inner();
         if path.is_empty() {
             refuse(inner.to_string())
         } else {
@@ -635,6 +635,8 @@ mod tests {
         );
         assert!(context.contains("`..` is not allowed"), "{context}");
         assert!(context.contains("at line 5 column "), "{context}");
+        let cut = self::context("{ \"format\": 1,");
+        assert!(cut.starts_with("EOF while parsing"), "{cut}");
     }
 
     #[test]

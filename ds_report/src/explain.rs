@@ -13,6 +13,7 @@ use crate::{
     alike::Alike,
     kernels::score_words,
     ready::Ready,
+    sets::Sets,
     view::{BAD, DOUBTFUL, GOOD, HEADING, Outcome, View},
 };
 use about::About;
@@ -129,6 +130,14 @@ pub(crate) fn view(host: &Host, options: &Options) -> Result<Explain, Outcome> {
 
 fn find(name: &str) -> Result<&'static Op, Outcome> {
     ds_core::op::find(name).map_err(|_| {
+        let sets = Sets::known();
+        let of_set: Vec<&str> = sets.here(name).iter().map(|op| op.name()).collect();
+        if !of_set.is_empty() {
+            return Outcome::wrong(
+                &format!("'{name}' is an op set, not an op"),
+                &format!("its ops are {}", of_set.join(", ")),
+            );
+        }
         let known: Vec<&str> = ds_core::op::ops().iter().map(|op| op.name()).collect();
         Outcome::wrong(
             &format!("there is no op '{name}'"),

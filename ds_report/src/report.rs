@@ -5,7 +5,7 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ds_core::{
-    Accelerator, DeviceInfo, Host,
+    Accelerator, DeviceInfo, Error, Host,
     discovery::Discovery,
     op,
     probe::ProbeRecord,
@@ -22,7 +22,7 @@ const UPSTREAM: &str = include_str!("../../ops/upstream.json");
 pub(crate) struct Options {
     /// Fail unless all of this op set, or this op, is ready or buildable on the selected accelerator,
     /// or on the one named behind `@`; may be repeated.
-    #[arg(long, value_name = "NAME[@ACCELERATOR]")]
+    #[arg(long, value_name = "NAME[@ACCELERATOR]", value_parser = requirement)]
     require: Vec<String>,
     /// Upstream's: leave the op sets out.
     #[arg(long = "hide_operator_status")]
@@ -136,17 +136,26 @@ enum OpState {
 
 /// Gathers the report.
 pub(crate) fn view(host: &Host, options: &Options) -> Report {
-    let statuses = host.statuses();
+    let mut statuses = host.statuses();
     let mut devices = Vec::new();
     let mut columns = Vec::new();
-    for status in &statuses {
+    for status in &mut statuses {
         if !matches!(status.state, State::Usable { .. }) {
             continue;
         }
         let Ok(accelerator) = host.accelerator(status.name.as_str()) else {
             continue;
         };
-        for (index, info) in (0..).zip(describe(host, host.discovery(), accelerator)) {
+        let described = match describe(host, host.discovery(), accelerator) {
+            Ok(described) => described,
+            // It counts devices and cannot describe them: none would open.
+            Err(e) => {
+                let Refusal { reason, hint } = Refusal::from(&e);
+                status.state = State::Unusable { reason, hint };
+                continue;
+            }
+        };
+        for (index, info) in (0..).zip(described) {
             columns.push((accelerator, info.target.clone()));
             devices.push(Device::new(accelerator.name(), index, info));
         }
@@ -188,7 +197,7 @@ impl Report {
             (None, Selected::Nothing(why)) => return Some(why.line()),
         };
         let Some(column) = columns.iter().position(|(of, _)| of.name() == on) else {
-            return Some(format!("{on} has no device here"));
+            return Some(self.no_device(on));
         };
         if let Some(set) = self.op_sets.iter().find(|set| set.name == name) {
             return set.states[column].why_not(&set.ops).or_else(|| {
@@ -204,6 +213,28 @@ impl Report {
             }
             Err(_) => Some(format!("there is no op set and no op '{name}'")),
         }
+    }
+
+    /// Why there is no device of the accelerator of that name.
+    fn no_device(&self, name: &str) -> String {
+        let known = self.accelerators.iter().find(|a| a.name == name);
+        match known.map(|a| &a.refusal) {
+            Some(Some(refusal)) => refusal.line(),
+            Some(None) => format!("{name} has no device here"),
+            None => {
+                let known: Vec<&str> = self.accelerators.iter().map(|a| &*a.name).collect();
+                format!("no plugin serves '{name}'; known are {}", known.join(", "))
+            }
+        }
+    }
+}
+
+/// A requirement as it was written, once it names what it needs.
+fn requirement(text: &str) -> Result<String, String> {
+    match text.split_once('@').unwrap_or((text, "any")) {
+        ("", _) => Err("no op set and no op is named".to_owned()),
+        (_, "") => Err("no accelerator is named behind `@`".to_owned()),
+        _ => Ok(text.to_owned()),
     }
 }
 
@@ -273,7 +304,11 @@ impl View for Report {
 }
 
 /// The devices of an accelerator, from the probe's answer where there is one.
-fn describe(host: &Host, discovery: &Discovery, accelerator: Accelerator) -> Vec<DeviceInfo> {
+fn describe(
+    host: &Host,
+    discovery: &Discovery,
+    accelerator: Accelerator,
+) -> Result<Vec<DeviceInfo>, Error> {
     let serving = discovery.accelerators();
     let candidate = serving.iter().find(|c| {
         c.manifest
@@ -284,11 +319,10 @@ fn describe(host: &Host, discovery: &Discovery, accelerator: Accelerator) -> Vec
         devices: Ok(devices),
     }) = candidate.and_then(|c| host.probe(c))
     {
-        return devices;
+        return Ok(devices);
     }
-    let count = accelerator.device_count().unwrap_or(0);
-    (0..count)
-        .filter_map(|index| accelerator.device_info(index).ok())
+    (0..accelerator.device_count()?)
+        .map(|index| accelerator.device_info(index))
         .collect()
 }
 
@@ -332,8 +366,7 @@ fn state(accelerator: Accelerator, target: &str, ops: &[&'static op::Op]) -> OpS
     if ops.is_empty() {
         return OpState::NotHere;
     }
-    let mut on_reference = Vec::new();
-    let mut ready = true;
+    let (mut on_reference, mut to_build) = (Vec::new(), Vec::new());
     let mut reason = format!("{} has no kernel for it", accelerator.name());
     for op in ops {
         let mut admitted = accelerator
@@ -343,13 +376,20 @@ fn state(accelerator: Accelerator, target: &str, ops: &[&'static op::Op]) -> OpS
         match admitted.next() {
             None => on_reference.push(op.name().to_owned()),
             Some(kernel) => match ds_core::jit::is_ready(accelerator.plugin(), kernel, target) {
-                Ok(done) => ready &= done,
+                Ok(true) => {}
+                Ok(false) => to_build.push(op.name().to_owned()),
                 Err(e) => {
-                    reason = e.to_string();
+                    reason = Refusal::short(&e).line();
                     on_reference.push(op.name().to_owned());
                 }
             },
         }
+    }
+    if !to_build.is_empty()
+        && let Err(e) = ds_core::jit::smoke(accelerator.plugin(), target)
+    {
+        reason = Refusal::short(&e).line();
+        on_reference.append(&mut to_build);
     }
     let nowhere = |op: &&&op::Op| {
         op.reference().is_none() && on_reference.iter().any(|name| name == op.name())
@@ -358,13 +398,8 @@ fn state(accelerator: Accelerator, target: &str, ops: &[&'static op::Op]) -> OpS
         return OpState::Unsupported { reason };
     }
     match on_reference.len() {
-        0 if ready => OpState::Ready,
-        0 => match ds_core::jit::smoke(accelerator.plugin(), target) {
-            Ok(_) => OpState::Buildable,
-            Err(e) => OpState::Reference {
-                reason: Refusal::from(&e).line(),
-            },
-        },
+        0 if to_build.is_empty() => OpState::Ready,
+        0 => OpState::Buildable,
         n if n == ops.len() => OpState::Reference { reason },
         _ => OpState::Partly { on_reference },
     }

@@ -1,6 +1,10 @@
 //! What all views share: text or JSON from one struct, colour where there is a terminal, exit codes.
 
-use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    io::{ErrorKind, Write as _},
+    process::ExitCode,
+};
 
 use anstyle::{AnsiColor, Style};
 use ds_core::Error;
@@ -105,6 +109,7 @@ impl Refusal {
     /// The hint in a line of its own below the reason, indented by `width`.
     pub(crate) fn hint_below(&self, text: &mut String, width: usize) {
         if let Some(hint) = &self.hint {
+            let hint = hint.replace('\n', &format!("\n{:1$}", "", width + 6));
             let _ = writeln!(text, "{:width$}hint: {hint}", "");
         }
     }
@@ -125,7 +130,14 @@ pub(crate) fn show(json: bool, view: &impl View) -> Result<ExitCode, Outcome> {
     } else {
         view.text()
     };
-    // A reader that has seen enough closes the pipe; that is no failure of the view.
-    let _ = anstream::stdout().write_all(printed.as_bytes());
+    let mut out = anstream::stdout();
+    let written = out.write_all(printed.as_bytes()).and_then(|()| out.flush());
+    match written {
+        // A reader that has seen enough closes the pipe; that is no failure of the view.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            return Err(Outcome::failed(&format!("write to standard output: {e}")));
+        }
+        _ => {}
+    }
     view.failure().map_or(Ok(ExitCode::SUCCESS), Err)
 }

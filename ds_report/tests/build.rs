@@ -248,3 +248,22 @@ fn ops_are_counted_by_kind_and_device() {
         .run("ops nonsense")
         .says(2, &["no op set and no op 'nonsense'"]);
 }
+
+#[test]
+fn a_set_is_no_better_than_what_can_be_had_of_it() {
+    let Some(house) = House::with_sim() else {
+        return;
+    };
+    let partly = "has a kernel: rms_norm; on the host reference: rms_norm_backward; not in";
+    house.run("").says(0, &[partly]);
+    house
+        .run_with("", &[("DS_JIT", "off")])
+        .says(
+            0,
+            &[
+                "inference_core_ops ....... [NO]   ..... [NO]     host reference only: DS_JIT=off: ",
+                "sim_axpby ................ [NO]   ..... [NO]     DS_JIT=off: ",
+            ],
+        )
+        .is_silent_of("[OKAY]");
+}

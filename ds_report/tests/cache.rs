@@ -168,7 +168,7 @@ fn where_it_is_without_variables_and_how_to_move_it() {
     let (code, _, errors) = house.run_with("cache", &[("DS_CACHE_DIR", ""), ("HOME", "")]);
     assert_eq!(code, Some(1));
     assert!(
-        errors.contains("none of DS_CACHE_DIR, XDG_CACHE_HOME and HOME is set"),
+        errors.contains("none of DS_CACHE_DIR, XDG_CACHE_HOME and HOME is an absolute path"),
         "{errors}"
     );
 }

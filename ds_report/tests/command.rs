@@ -68,6 +68,70 @@ fn a_name_that_nobody_knows_is_told_and_the_rest_still_shown() {
 }
 
 #[test]
+fn a_device_that_cannot_be_opened_is_not_called_usable() {
+    for (variable, value) in [
+        ("DS_CPU_THREADS", "0"),
+        ("DS_CPU_CAPABILITY", "sse"),
+        ("DS_CPU_STREAMS", "many"),
+    ] {
+        let wrong = format!("{variable} is '{value}'; it must be ");
+        let (code, text, _) = run(&[], &[(variable, value)]);
+        assert_eq!(code, Some(0));
+        let told = |start: &str| {
+            text.lines()
+                .any(|l| l.starts_with(start) && l.contains(&wrong))
+        };
+        assert!(told("selected  nothing: ") && told("  cpu no: "), "{text}");
+        assert!(!text.contains("load an accelerator"), "{text}");
+        let (_, text, _) = run(&[], &[(variable, "")]);
+        assert!(text.contains("selected  cpu:0 (1 device)"), "{text}");
+    }
+}
+
+#[test]
+fn a_view_that_cannot_be_written_is_a_failure() {
+    for arguments in [&[][..], &["--json"], &["plugins"]] {
+        let done = Command::new(env!("CARGO_BIN_EXE_ds_report"))
+            .args(arguments)
+            .stdout(std::fs::File::create("/dev/full").unwrap())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(1), "{errors}");
+        assert!(
+            errors.contains("error: write to standard output: "),
+            "{errors}"
+        );
+    }
+}
+
+#[test]
+fn without_builds_no_set_is_called_okay() {
+    let (_, text, _) = run(&[], &[("DS_JIT", "off")]);
+    let adam = line(&text, "fused_adam");
+    assert!(
+        adam.contains("[NO]     host reference only: DS_JIT=off: "),
+        "{adam}"
+    );
+    assert!(!text.contains("[OKAY]"), "{text}");
+}
+
+#[test]
+fn what_points_below_a_hint_points_at_the_right_place() {
+    let (code, _, errors) = run(&["build"], &[("DS_ACCELERATOR", "cpu:x")]);
+    assert_eq!(code, Some(1));
+    assert!(
+        errors.contains("\nhint: cpu:x\n          ^ write an index"),
+        "{errors}"
+    );
+    let (_, text, _) = run(&[], &[("DS_ACCELERATOR", "cpu:x")]);
+    assert!(
+        text.contains("\n          hint: cpu:x\n                    ^ write an index"),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_flags_of_upstream_work() {
     let (code, text, _) = run(
         &["--hide_operator_status", "--hide_errors_and_warnings"],
@@ -88,6 +152,21 @@ fn json_is_json_and_requirements_are_exit_codes() {
     assert_eq!(report["devices"][0]["name"], "cpu:0");
     assert_eq!(run(&["--require", "gds"], &[]).0, Some(3));
     assert_eq!(run(&["--require", "nonsense"], &[]).0, Some(3));
+    for half in ["@cpu", "cast@", ""] {
+        assert_eq!(run(&["--require", half], &[]).0, Some(2), "{half}");
+    }
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins");
+    for (asked, why) in [
+        ("cast@cuda", "cast@cuda: the NVIDIA plugin is not built yet"),
+        (
+            "cast@quda",
+            "cast@quda: no plugin serves 'quda'; known are ",
+        ),
+    ] {
+        let (code, _, errors) = run(&["--require", asked], &[("DS_PLUGIN_PATH", manifests)]);
+        assert_eq!(code, Some(3));
+        assert!(errors.starts_with(why), "{errors}");
+    }
     // A set that lacks a part of upstream's is not all there; the op that is there can be named.
     let (code, _, errors) = run(&["--require", "cpu_adam"], &[]);
     assert_eq!(code, Some(3));

@@ -184,6 +184,31 @@ fn an_op_alone_is_told_with_its_kernels() {
 }
 
 #[test]
+fn what_is_no_op_and_no_device_is_told_once() {
+    let house = House::new();
+    house.run("explain fused_adam").says(
+        2,
+        &[
+            "'fused_adam' is an op set, not an op",
+            "hint: its ops are adam_step",
+        ],
+    );
+    house
+        .run("explain cast --device cpu:4")
+        .says(1, &["there is no cpu:4: cpu has one device"]);
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins");
+    house
+        .run_with(
+            "explain cast --device cuda",
+            &[("DS_PLUGIN_PATH", manifests)],
+        )
+        .says(
+            1,
+            &["error: load an accelerator: the NVIDIA plugin is not built yet"],
+        );
+}
+
+#[test]
 fn a_device_of_a_plugin_is_asked_by_its_name() {
     let Some(house) = House::with_sim() else {
         return;

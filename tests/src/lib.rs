@@ -13,6 +13,11 @@ use ds_accelerator_cpu as _;
 use ds_core::{Device, Host, Result, discovery::Search};
 use ds_ops as _;
 
+/// What the front page shows compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;
+
 /// A folder of plugins that come before what is linked in.
 pub const PLUGINS_VARIABLE: &str = "DS_TESTS_PLUGINS";
 

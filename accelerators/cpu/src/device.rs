@@ -55,15 +55,19 @@ impl Accelerator for Cpu {
     type Prepared = Launchable;
 
     fn new(_host: Host) -> Result<Self> {
-        let asynchronous = match std::env::var("DS_CPU_STREAMS").as_deref() {
-            Ok("async") => true,
-            Err(_) | Ok("inline") => false,
-            Ok(other) => {
+        let asynchronous = match probe::variable("DS_CPU_STREAMS").as_deref() {
+            Some("async") => true,
+            None | Some("inline") => false,
+            Some(other) => {
                 return Err(Error::invalid_argument(format!(
                     "DS_CPU_STREAMS is '{other}'; it must be inline or async"
                 )));
             }
         };
+        // What the other variables get wrong is said when the plugin loads, too: a device that is
+        // counted can be opened.
+        probe::target()?;
+        probe::threads()?;
         Ok(Self { asynchronous })
     }
 

@@ -71,7 +71,7 @@ fn detected() -> Vec<&'static str> {
 /// `DS_CPU_CAPABILITY` names no known level.
 pub(crate) fn target() -> Result<String> {
     let mut features = detected();
-    if let Ok(cap) = env::var("DS_CPU_CAPABILITY") {
+    if let Some(cap) = variable("DS_CPU_CAPABILITY") {
         let kept = CAPABILITIES
             .iter()
             .find(|(name, _)| *name == cap)
@@ -136,19 +136,24 @@ pub(crate) fn features(target: &str) -> Result<Vec<&str>> {
 /// # Errors
 /// A variable that is set to anything but a positive number.
 pub(crate) fn threads() -> Result<usize> {
-    for variable in ["DS_CPU_THREADS", "OMP_NUM_THREADS"] {
-        if let Ok(text) = env::var(variable) {
+    for name in ["DS_CPU_THREADS", "OMP_NUM_THREADS"] {
+        if let Some(text) = variable(name) {
             // OpenMP allows a list, one number a nesting level; the first is the outer one.
             let first = text.split(',').next().unwrap_or_default().trim();
             return match first.parse() {
                 Ok(n) if n > 0 => Ok(n),
                 _ => Err(Error::invalid_argument(format!(
-                    "{variable} is '{text}'; it must be a positive number of threads"
+                    "{name} is '{text}'; it must be a positive number of threads"
                 ))),
             };
         }
     }
     Ok(thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// An environment variable; one that is empty counts as not set.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The processor's marketing name.

@@ -124,7 +124,7 @@ impl Settings {
                     Error::new(
                         ErrorKind::Io,
                         "find the build cache",
-                        "no place for it: none of DS_CACHE_DIR, XDG_CACHE_HOME and HOME is set",
+                        "no place for it: none of DS_CACHE_DIR, XDG_CACHE_HOME and HOME is an absolute path",
                     )
                     .with_hint("set DS_CACHE_DIR to a folder of yours")
                 })?,

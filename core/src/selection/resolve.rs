@@ -440,7 +440,7 @@ fn ranked(inventory: &[AcceleratorStatus]) -> Vec<&AcceleratorStatus> {
 fn nothing_usable(inventory: &[AcceleratorStatus]) -> Error {
     if inventory.is_empty() {
         return Error::new(ErrorKind::NotInstalled, OP, "no plugin was found")
-            .with_hint("ds_report plugins lists the places that were searched");
+            .with_hint("link a plugin into the program, or name the folder of one in DS_PLUGIN_PATH; `ds_report plugins` lists the places that were searched");
     }
     let context = format!("no accelerator can be used: {}", all_reasons(inventory));
     Error::new(ErrorKind::NoDevice, OP, one_line(&context))

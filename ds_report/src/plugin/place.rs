@@ -50,7 +50,7 @@ impl Place {
             Error::new(
                 ErrorKind::NotInstalled,
                 "find your folder of plugins",
-                format!("there is none: {why}"),
+                format!("there is no folder for them: {why}"),
             )
             .with_hint("set HOME, or XDG_DATA_HOME to an absolute path")
         })

@@ -140,14 +140,16 @@ fn words(state: &OpState, ops: &[String]) -> (&'static str, &'static str, String
     match state {
         OpState::Ready => ("[YES]", "[OKAY]", format!("ready: {ops_text}")),
         OpState::Buildable => ("[NO]", "[OKAY]", format!("built at first use: {ops_text}")),
-        OpState::Partly { on_reference } => (
-            "[NO]",
-            "[OKAY]",
-            format!(
-                "{ops_text}; on the host reference: {}",
-                on_reference.join(", ")
-            ),
-        ),
+        OpState::Partly { on_reference } => {
+            let by_kernel: Vec<&str> = ops
+                .iter()
+                .filter(|op| !on_reference.contains(op))
+                .map(String::as_str)
+                .collect();
+            let (kernel, host) = (by_kernel.join(", "), on_reference.join(", "));
+            let words = format!("has a kernel: {kernel}; on the host reference: {host}");
+            ("[NO]", "[OKAY]", words)
+        }
         other => ("[NO]", "[NO]", other.why_not(ops).unwrap_or_default()),
     }
 }
