@@ -1,6 +1,9 @@
 //! A call: check what can change from launch to launch, find or make what is prepared, launch it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    io::{self, Write as _},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use ds_abi::{DLDevice, DLTensor, DsLaunch, DsTensor, DsValue};
 use ds_schema::{Attr, TensorView};
@@ -265,8 +268,11 @@ fn note_fallback(op: &Op, device: Device, why: &str) -> Result<()> {
     match settings()?.fallback {
         Fallback::Allow => return Ok(()),
         Fallback::Deny => {
-            return Err(Error::new(ErrorKind::NoKernel, op.name().to_owned(), why)
-                .with_hint("DS_FALLBACK=deny keeps it off the reference implementation"));
+            return Err(
+                Error::new(ErrorKind::NoKernel, op.name().to_owned(), why).with_hint(
+                    "mend that, or let the reference implementation run: DS_FALLBACK is deny",
+                ),
+            );
         }
         Fallback::Warn => {}
     }
@@ -277,10 +283,16 @@ fn note_fallback(op: &Op, device: Device, why: &str) -> Result<()> {
         .any(|(d, name)| *d == device && name == op.name())
     {
         said.push((device, op.name().to_owned()));
-        log::warn!(
+        let words = format!(
             "{} on {device} runs on the reference implementation: {why}",
             op.name()
         );
+        // Slow without a word is no service: a program that has no logger is told all the same.
+        if log::max_level() == log::LevelFilter::Off {
+            let _ = writeln!(io::stderr(), "warning: {words}");
+        } else {
+            log::warn!("{words}");
+        }
     }
     Ok(())
 }
