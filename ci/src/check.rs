@@ -22,7 +22,7 @@ pub(crate) const STEPS: &[Step] = &[
     },
     Step {
         name: "headers",
-        about: "write core/abi/include from ds-abi",
+        about: "write core/abi/include from ds-abi, ops/include from the schemas",
         writes: true,
         run: headers::step,
     },

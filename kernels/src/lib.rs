@@ -83,7 +83,7 @@ fn files(folder: &'static Dir<'static>) -> impl Iterator<Item = (&'static str, &
         .filter_map(|file| Some((file.path().file_name()?.to_str()?, file.contents())))
 }
 
-/// The set in `folder`, `None` when it is not one.
+/// The set in `folder`, `None` when it is not one. The build script has refused what is wrong.
 fn parse(folder: &'static Dir<'static>) -> Option<Result<KernelSet, String>> {
     let name = folder.path().to_str()?;
     let description = folder.get_file(folder.path().join(DESCRIPTION))?;
@@ -102,31 +102,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_description_parses_and_names_files_that_are_there() {
-        let all: Vec<_> = TREE.dirs().filter_map(parse).collect();
-        assert!(!all.is_empty());
-        for set in all {
-            let set = set.unwrap();
-            let names: Vec<_> = set.files().map(|(name, _)| name).collect();
-            for kernel in set.kernels() {
-                for source in &kernel.sources {
-                    assert!(
-                        names.contains(&source.as_str()),
-                        "{}: {source}",
-                        kernel.name
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
     fn names_are_unique_within_an_accelerator() {
         let mut names: Vec<_> = sets()
             .iter()
             .flat_map(KernelSet::kernels)
             .map(|k| (k.accelerator.as_str(), k.name.as_str()))
             .collect();
+        assert!(!names.is_empty());
         let count = names.len();
         names.sort_unstable();
         names.dedup();

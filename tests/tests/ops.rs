@@ -499,7 +499,7 @@ fn what_does_not_fit_is_refused_by_name_and_changes_nothing() {
     let error = run(&[&[&x], &[&weight], &[&y], &[&rstd]], &[]);
     assert_eq!(
         error.to_string(),
-        "rms_norm: takes 1 scalars, the call has 0"
+        "rms_norm: takes 1 scalar (eps), the call has 0"
     );
     let part = y.narrow(0, 1, 3).unwrap();
     let (three, rstd3) = (y.narrow(0, 0, 3).unwrap(), rstd.narrow(0, 0, 3).unwrap());

@@ -42,7 +42,8 @@ pub(crate) fn request(kernel: &str, target: &str) -> Result<BuildRequest> {
         "-shared",
         "-ffp-contract=off",
         "-fno-math-errno",
-        "-w",
+        // Else a name that is not there is an int, and the complaint is of what is done with it.
+        "-Werror=implicit-function-declaration",
     ]
     .map(str::to_owned)
     .into();
@@ -115,4 +116,32 @@ fn find(kernel: &str) -> Result<(&'static KernelSet, &'static ds_schema::Kernel)
             "no kernel '{kernel}' for {ACCELERATOR} is known here"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, process};
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_there_is_the_first_complaint() {
+        let request = request("", &probe::target().unwrap()).unwrap();
+        let compiler = process::Command::new("cc")
+            .args(request.arguments.iter().filter(|a| *a != "smoke.c"))
+            .args(["-fsyntax-only", "-x", "c", "-"])
+            .stdin(process::Stdio::piped())
+            .stderr(process::Stdio::piped())
+            .spawn();
+        let Ok(mut compiler) = compiler else {
+            eprintln!("skipped: there is no C compiler called cc");
+            return;
+        };
+        let source = b"struct v { float a; } f(void) { struct v v = ds_spalt(); return v; }\n";
+        compiler.stdin.take().unwrap().write_all(source).unwrap();
+        let done = compiler.wait_with_output().unwrap();
+        let log = String::from_utf8_lossy(&done.stderr);
+        let first = log.lines().find(|line| line.contains("error"));
+        assert!(first.is_some_and(|line| line.contains("ds_spalt")), "{log}");
+    }
 }

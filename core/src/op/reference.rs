@@ -40,7 +40,7 @@ impl HostCall {
         self.args
             .get(index)
             .and_then(|arg| arg.first())
-            .ok_or_else(|| missing(index))
+            .ok_or_else(|| missing("argument", index))
     }
 
     /// The one tensor of argument `index`, to be written.
@@ -51,7 +51,7 @@ impl HostCall {
         self.args
             .get_mut(index)
             .and_then(|arg| arg.first_mut())
-            .ok_or_else(|| missing(index))
+            .ok_or_else(|| missing("argument", index))
     }
 
     /// Launch scalar `index` as a real number.
@@ -64,7 +64,7 @@ impl HostCall {
             Some(Attr::F64(value)) => Ok(*value),
             Some(Attr::I64(value)) => Ok(*value as f64),
             Some(Attr::Bool(value)) => Ok(f64::from(u8::from(*value))),
-            None => Err(missing(index)),
+            None => Err(missing("launch scalar", index)),
         }
     }
 
@@ -75,13 +75,13 @@ impl HostCall {
     pub fn flag(&self, index: usize) -> Result<bool> {
         match self.attributes.get(index) {
             Some(Attr::Bool(value)) => Ok(*value),
-            _ => Err(missing(index)),
+            _ => Err(missing("static attribute", index)),
         }
     }
 }
 
-fn missing(index: usize) -> Error {
-    let text = format!("argument {index} is missing or of another kind");
+fn missing(what: &str, index: usize) -> Error {
+    let text = format!("{what} {index} is missing or of another kind");
     Error::new(ErrorKind::Internal, "run a reference implementation", text)
 }
 
@@ -286,6 +286,22 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
+
+    #[test]
+    fn what_is_not_in_the_call_is_named_by_its_kind() {
+        let call = HostCall {
+            args: vec![vec![]],
+            attributes: vec![Attr::I64(1)],
+            scalars: vec![],
+        };
+        for (error, words) in [
+            (call.one(0).unwrap_err(), "argument 0 is missing"),
+            (call.scalar(0).unwrap_err(), "launch scalar 0 is missing"),
+            (call.flag(0).unwrap_err(), "static attribute 0 is missing"),
+        ] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
 
     /// Every 16-bit float, the middle to its next neighbour, and the f64 on both sides of it.
     #[test]

@@ -73,7 +73,15 @@ impl Schema {
     ) -> Result<(), BindError> {
         if values.len() != scalars.len() {
             let (takes, has) = (scalars.len(), values.len());
-            return Err(self.refuse_scalar(format!("takes {takes} {what}s, the call has {has}")));
+            let plural = if takes == 1 { "" } else { "s" };
+            let names: Vec<_> = scalars.iter().map(|scalar| scalar.name.as_str()).collect();
+            let names = match names.as_slice() {
+                [] => String::new(),
+                names => format!(" ({})", names.join(", ")),
+            };
+            return Err(self.refuse_scalar(format!(
+                "takes {takes} {what}{plural}{names}, the call has {has}"
+            )));
         }
         for (scalar, value) in scalars.iter().zip(values) {
             if value.kind() != scalar.kind {

@@ -454,7 +454,7 @@ fn scalars_are_named_typed_and_defaulted() {
     let error = schema.check_attributes(&[yes]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "adam_step: takes 2 attributes, the call has 1"
+        "adam_step: takes 2 attributes (adamw, bias_correction), the call has 1"
     );
     let eps = rms_norm().resolve_scalars(&[]).unwrap();
     assert_eq!(eps, [Attr::F64(1e-6)]);
