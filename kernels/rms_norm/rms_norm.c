@@ -12,7 +12,7 @@ enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
     PAIR = 2 * DS_LANES,
     BLOCK = 64 * DS_LANES, /* f32 sums of at most 32 terms a lane; between blocks, f64 */
-    AHEAD = 1024,          /* elements from the next row's to what is fetched meanwhile */
+    AHEAD = 2048,          /* elements from what is read of the next row to what is fetched */
     MOST_PARTIALS = 64,    /* rows of dweight's partial sums, and so of its parallelism */
 };
 
