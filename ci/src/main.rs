@@ -11,6 +11,7 @@
 mod check;
 mod dist;
 mod drift;
+mod drills;
 mod headers;
 mod licences;
 mod ops_header;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match *command {
         "check" => check_all(options),
         "dist" => build_dist(options),
+        "drills" => run_drills(options),
         name => run_step(name, options),
     };
     match outcome {
@@ -81,6 +83,15 @@ fn build_dist(options: &[&str]) -> Result<(), Failure> {
     let files = dist::build(root(), &prefix).map_err(Failure::Work)?;
     println!("{}: {files} files", prefix.display());
     Ok(())
+}
+
+fn run_drills(options: &[&str]) -> Result<(), Failure> {
+    let long = match options {
+        [] => false,
+        ["--long"] => true,
+        _ => return Err(unknown("drills", options)),
+    };
+    drills::print(&Gate::new(root()), long).map_err(Failure::Work)
 }
 
 /// Runs one step of the gate, with its output as it comes. One that can write does, unless it is
@@ -127,7 +138,8 @@ fn help() -> String {
     let mut text = String::from(
         "usage: cargo xtask COMMAND\n\n  \
          check [--fix]         run every step below; --fix lets them write\n  \
-         dist [--prefix DIR]   build what is installed, into dist/\n\n\
+         dist [--prefix DIR]   build what is installed, into dist/\n  \
+         drills [--long]       what the drills found, as a table; --long for a night\n\n\
          steps of the gate; those that write only compare with --check:\n",
     );
     for step in check::STEPS {

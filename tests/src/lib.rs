@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod drill;
 pub mod example;
 pub mod sim;
 

@@ -10,7 +10,7 @@ use ds_schema::Attr;
 use ds_tests::{
     cases::tensor,
     compare::values,
-    example,
+    drill, example,
     sim::{self, FOLDER_VARIABLE},
 };
 
@@ -70,6 +70,7 @@ fn each_failure_is_told_where_it_belongs_and_nothing_else_suffers() {
         let told = String::from_utf8_lossy(&done.stdout);
         let errors = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{name}: {told}{errors}");
+        drill::tell("faults", faults, &name.replace('_', " "));
     }
 }
 
