@@ -1,5 +1,6 @@
 //! What the drills share: how long they go on, and the lines that `cargo xtask drills` makes a table
 //! of.
+#![allow(clippy::print_stdout, reason = "the rows are read from there")]
 
 /// So many times in the gate, or so many when `DS_DRILLS=long` asks for a night's work.
 pub fn times(gate: u64, long: u64) -> u64 {
