@@ -197,6 +197,21 @@ unsafe fn read_host(host: *const DsHost) -> Result<Host> {
     }
     // SAFETY: large enough, as just checked.
     let host = unsafe { &*host };
+    // SAFETY: a chain of the host's, alive as long as the process.
+    let mut at = unsafe { host.extensions.as_ref() };
+    while let Some(extension) = at {
+        if extension.flags & ds_abi::DS_EXTENSION_MUST_UNDERSTAND != 0 {
+            return Err(Error::new(
+                ds_abi::DS_INCOMPATIBLE_ABI,
+                format!(
+                    "the host brings extension {:032x} that must be understood, and is not",
+                    u128::from_be_bytes(extension.type_id)
+                ),
+            ));
+        }
+        // SAFETY: as above.
+        at = unsafe { extension.next.as_ref() };
+    }
     Ok(Host {
         features: host.features,
         context: host.context,

@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, Result, trust::FileIdentity};
 /// [`ErrorKind::LibraryNotFound`] with the system's words when it or something that it needs cannot
 /// be opened, [`ErrorKind::Incompatible`] when it calls what nobody has, [`ErrorKind::Untrusted`]
 /// when the file is another one than was checked.
-pub(crate) fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
+pub fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
     let op = "load a plugin";
     // SAFETY: opening runs the library's constructors. It was checked before, and in a child
     // process first where it was not known; this is the point where the host decides to run it.

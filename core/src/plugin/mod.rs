@@ -14,7 +14,7 @@ use ds_abi::{
     DS_LOG_DEBUG, DS_LOG_ERROR, DS_LOG_INFO, DS_LOG_WARN, DS_OK, DsDeviceTable, DsExtension,
     DsHost, DsJitTable, DsMemoryTable, DsOpTable, DsPlugin, DsPluginEntry, DsStr, DsStreamTable,
 };
-pub(crate) use loader::open;
+pub use loader::open;
 
 use self::negotiate::{Agreement, PluginShape, Required, Side, TableShape, negotiate};
 use crate::{Error, ErrorKind, Result};

@@ -180,6 +180,7 @@ impl Names {
                 "(\"null has device 0",
                 format!("(\"{} has device 0", self.name),
             ),
+            ("(\"null knows", format!("(\"{} knows", self.name)),
         ]
     }
 

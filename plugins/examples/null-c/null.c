@@ -105,7 +105,13 @@ static const DsDeviceTable device_table = {
 
 DsStatus ds_plugin_v1(const DsHost *host, DsPlugin *plugin, DsErrorSink *error)
 {
-    (void)host; // keep it to write to the log that it offers
+    // Keep the host to write to the log that it offers. What it adds and says must be understood,
+    // this plugin does not.
+    for (const DsExtension *e = host->extensions; e != NULL; e = e->next) {
+        if (e->flags & DS_EXTENSION_MUST_UNDERSTAND) {
+            return fail(error, DS_INCOMPATIBLE_ABI, STR("null knows no extension of the host"));
+        }
+    }
     const DsPlugin description = {
         .abi_minor = DS_ABI_MINOR,
         .id = STR("org.example.null"), // as in plugin.json, like the version
