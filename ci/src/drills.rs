@@ -4,12 +4,18 @@
 
 use crate::step::{Gate, Outcome};
 
-/// The test programs of `ds-tests` that tell what they found (`ds_tests::drill`).
-const PROGRAMS: &[&str] = &["sim_faults"];
+/// The test programs that tell what they found (`ds_tests::drill`).
+const PROGRAMS: &[&str] = &["sim_faults", "plugins", "mutants"];
 
 /// Runs them and prints a table; `long` for as often as a night has room for.
 pub(crate) fn print(gate: &Gate, long: bool) -> Outcome {
-    let mut arguments = vec!["test", "--package", "ds-tests"];
+    let mut arguments = vec![
+        "test",
+        "--package",
+        "ds-tests",
+        "--package",
+        "ds_conformance",
+    ];
     for program in PROGRAMS {
         arguments.extend(["--test", program]);
     }

@@ -9,7 +9,8 @@ use std::{
 
 use ds_core::{Host, discovery::Search};
 
-fn root() -> &'static Path {
+/// The workspace.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
@@ -22,8 +23,15 @@ fn root() -> &'static Path {
 /// When a file cannot be written, or the compiler refuses the sources.
 pub fn build_c(name: &str, library: &str, folder: &Path) -> io::Result<bool> {
     let sources = root().join("plugins/examples").join(name);
-    let plugin = folder.join(name);
-    std::fs::create_dir_all(&plugin)?;
+    build_c_from(&sources, library, &folder.join(name))
+}
+
+/// The same from other sources, into the folder `plugin`.
+///
+/// # Errors
+/// As [`build_c`].
+pub fn build_c_from(sources: &Path, library: &str, plugin: &Path) -> io::Result<bool> {
+    std::fs::create_dir_all(plugin)?;
     let mut files = Vec::new();
     for entry in std::fs::read_dir(sources)? {
         let path = entry?.path();

@@ -36,6 +36,8 @@ pub struct Options {
     pub plugin: String,
     /// The last level.
     pub level: Level,
+    /// Only checks whose name contains this.
+    pub only: String,
     /// The program that runs the checks: one that calls [`worker::answer`] first thing.
     pub helper: PathBuf,
     /// How long a check may take.

@@ -22,6 +22,9 @@ struct Arguments {
     /// The last level: L0 the folder, L1 the entry, L2 devices, memory and streams, L3 ops.
     #[arg(long, default_value_t = Level::L3)]
     level: Level,
+    /// Run only checks whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
             run(&Options {
                 plugin: arguments.plugin,
                 level: arguments.level,
+                only: arguments.only,
                 helper,
                 timeout: Duration::from_secs(arguments.timeout),
             })

@@ -33,6 +33,7 @@ pub(crate) const LIST: &str = "open";
 struct Task {
     plugin: String,
     level: Level,
+    only: String,
     from: usize,
     /// Only this one.
     alone: bool,
@@ -70,10 +71,11 @@ fn work(task: &Task) -> std::io::Result<()> {
     let mut tell =
         |line: &Line| -> std::io::Result<()> { writeln!(out, "{}", serde_json::to_string(line)?) };
     let checks = Subject::find(&task.plugin).and_then(|subject| task.level.checks(&subject));
-    let checks = match checks {
+    let mut checks = match checks {
         Ok(checks) => checks,
         Err(why) => return tell(&Line::Closed(why)),
     };
+    checks.retain(|check| check.name.contains(&task.only));
     tell(&Line::Count(checks.len()))?;
     let most = if task.alone { 1 } else { usize::MAX };
     for check in checks.into_iter().skip(task.from).take(most) {
@@ -125,6 +127,7 @@ fn part(options: &Options, level: Level, from: usize) -> Result<Part, String> {
     let task = Task {
         plugin: options.plugin.clone(),
         level,
+        only: options.only.clone(),
         from,
         alone: level.is_isolated(),
     };
