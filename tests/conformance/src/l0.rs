@@ -67,7 +67,7 @@ pub(crate) fn checks(subject: &Subject) -> Vec<Check> {
     }
 
     let mut names: Vec<String> = Vec::new();
-    for (index, entry) in manifest.kernels.iter().enumerate() {
+    for (index, entry) in subject.kernels().iter().enumerate() {
         let parsed = serde_json::from_value::<Kernel>(entry.clone());
         let label = parsed
             .as_ref()

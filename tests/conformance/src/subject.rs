@@ -9,6 +9,7 @@ use ds_core::{
     manifest::{KnownGap, Manifest},
 };
 use ds_plugin::LinkedPlugin;
+use serde_json::Value;
 
 /// A plugin, found and not opened yet.
 pub(crate) struct Subject {
@@ -66,6 +67,39 @@ impl Subject {
             .map_or_else(Vec::new, |m| m.known_gaps.clone())
     }
 
+    /// The descriptions of its kernels, as they are written.
+    pub(crate) fn kernels(&self) -> Vec<Value> {
+        let Some(manifest) = self.manifest() else {
+            return Vec::new();
+        };
+        let Some(linked) = self.linked() else {
+            return manifest.kernels.clone();
+        };
+        let mut kernels = Vec::new();
+        for text in (linked.kernels)() {
+            // The build has refused what is no JSON.
+            let mut file: Value = serde_json::from_str(text).unwrap_or_default();
+            if let Some(Value::Array(entries)) = file.get_mut("kernels").map(Value::take) {
+                let name = manifest.accelerator.as_str();
+                kernels.extend(
+                    entries
+                        .into_iter()
+                        .filter(|entry| entry["accelerator"] == name),
+                );
+            }
+        }
+        kernels
+    }
+
+    /// The registration of one that is linked in.
+    fn linked(&self) -> Option<&'static LinkedPlugin> {
+        if self.folder().is_some() {
+            return None;
+        }
+        let id = format!("\"{}\"", self.manifest()?.id);
+        LinkedPlugin::all().find(|linked| linked.manifest.contains(&id))
+    }
+
     /// Its accelerator, opened by the host as for any program.
     pub(crate) fn accelerator(&self) -> Result<Accelerator, String> {
         let candidate = self.candidate();
@@ -78,13 +112,10 @@ impl Subject {
 
     /// Its entry, not called yet.
     pub(crate) fn entry(&self) -> Result<DsPluginEntry, String> {
-        let candidate = self.candidate();
-        if candidate.path.is_none() {
-            let manifest = self.manifest().ok_or("there is no manifest")?;
-            let linked = LinkedPlugin::all()
-                .find(|linked| linked.manifest.contains(&format!("\"{}\"", manifest.id)));
-            return Ok(linked.ok_or("it is not linked in")?.entry);
+        if let Some(linked) = self.linked() {
+            return Ok(linked.entry);
         }
+        let candidate = self.candidate();
         let library = candidate.library.as_ref().ok_or_else(|| {
             let refusal = candidate.verdict.refusal().map(|r| r.reason.clone());
             refusal.unwrap_or_else(|| "there is no library".to_owned())
