@@ -23,6 +23,7 @@ use crate::{
     build::Cache,
     child::{End, Run},
     discovery::CheckedLibrary,
+    footprint::Footprint,
     jit,
     manifest::Manifest,
     trust::FileIdentity,
@@ -32,9 +33,13 @@ use crate::{
 const LIBRARY: &str = "DS_PROBE_LIBRARY";
 const ACCELERATOR: &str = "DS_PROBE_ACCELERATOR";
 const ANSWER: &str = "DS_PROBE_ANSWER";
+/// The file that was checked, as JSON, and whether the manifest says that it creates threads. A host
+/// of another version may leave both out.
+const IDENTITY: &str = "DS_PROBE_IDENTITY";
+const THREADS: &str = "DS_PROBE_THREADS";
 
-/// How long a plugin may take to count and describe its devices.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a plugin may take to count and describe its devices when nobody says otherwise.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 /// Devices that are described; a machine has fewer.
 const MAX_DEVICES: u32 = 64;
 /// Answers and the file of kept ones are read up to this size.
@@ -47,6 +52,9 @@ const MAX_KEPT: usize = 256;
 pub struct ProbeRecord {
     /// Its devices, or why there are none.
     pub devices: Result<Vec<DeviceInfo>, ProbeFailure>,
+    /// What is no reason against it, and yet not as it should be.
+    #[serde(default)]
+    pub remarks: Vec<String>,
 }
 
 /// Why a plugin has no devices to show.
@@ -73,33 +81,111 @@ pub fn answer() -> bool {
     ) else {
         return false;
     };
-    // The last words of a plugin that crashes or hangs without any.
-    let say = |what: &str| drop(writeln!(io::stderr(), "in {what}"));
     let path = PathBuf::from(library);
-    say("opening the library or `ds_plugin_v1`");
-    let devices = fs::metadata(&path)
-        .map_err(|e| Error::new(ErrorKind::Io, "probe", path.display().to_string()).with_source(e))
-        .and_then(|meta| Accelerator::load(&name, Source::File(&path, FileIdentity::of(&meta)), []))
-        .and_then(|accelerator| {
-            say("`count`");
-            let count = accelerator.device_count()?.min(MAX_DEVICES);
-            (0..count)
-                .map(|index| {
-                    say(&format!("`describe` of device {index}"));
-                    accelerator.device_info(index)
-                })
-                .collect()
-        })
-        .map_err(|e| ProbeFailure {
-            quarantined: false,
-            kind: e.kind(),
-            reason: e.to_string(),
-            hint: e.hint().map(str::to_owned),
-        });
+    let identity = env::var(IDENTITY)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok());
+    let may_thread = env::var_os(THREADS).is_none_or(|value| value != "no");
+    let mut remarks = Vec::new();
+    let devices = open(&name, &path, identity, may_thread, &mut remarks);
     // Who asked finds no answer when this fails, and says so.
-    let _ =
-        serde_json::to_vec(&ProbeRecord { devices }).map(|text| fs::write(PathBuf::from(to), text));
+    let _ = serde_json::to_vec(&ProbeRecord { devices, remarks })
+        .map(|text| fs::write(PathBuf::from(to), text));
     true
+}
+
+/// Opens the library in this process, and looks what that did to the process.
+fn open(
+    name: &str,
+    path: &Path,
+    identity: Option<FileIdentity>,
+    may_thread: bool,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<DeviceInfo>, ProbeFailure> {
+    let before = Footprint::take();
+    say(OPENING);
+    let loaded = fs::metadata(path)
+        .map_err(|e| Error::new(ErrorKind::Io, "probe", path.display().to_string()).with_source(e))
+        .and_then(|meta| {
+            let checked = identity.unwrap_or_else(|| FileIdentity::of(&meta));
+            Accelerator::load(name, Source::File(path, checked), [])
+        });
+    say(LOOKING);
+    let opened = Footprint::take();
+    let changes = before.changes(&opened);
+    if !changes.is_empty() {
+        return Err(broken(format!("opening it changed {}", changes.join(", "))));
+    }
+    if let Some(threads) = left_running(&before, &opened) {
+        return Err(broken(format!("opening it left {threads}")));
+    }
+    let devices = loaded.and_then(|accelerator| {
+        say("`count`");
+        let count = accelerator.device_count()?.min(MAX_DEVICES);
+        (0..count)
+            .map(|index| {
+                say(&format!("`describe` of device {index}"));
+                accelerator.device_info(index)
+            })
+            .collect()
+    });
+    say(LOOKING);
+    let counted = Footprint::take();
+    // From `count` on it is the driver that acts, whose ways a plugin may not be able to change.
+    let changes = opened.changes(&counted);
+    if !changes.is_empty() {
+        remarks.push(format!(
+            "counting its devices changed {}",
+            changes.join(", ")
+        ));
+    }
+    if let Some(threads) = left_running(&opened, &counted).filter(|_| !may_thread) {
+        return Err(broken(format!(
+            "counting its devices left {threads}, and its manifest says that it creates none"
+        )));
+    }
+    devices.map_err(|e| ProbeFailure {
+        quarantined: false,
+        kind: e.kind(),
+        reason: e.to_string(),
+        hint: e.hint().map(str::to_owned),
+    })
+}
+
+fn left_running(before: &Footprint, after: &Footprint) -> Option<String> {
+    match before.threads_more(after) {
+        0 => None,
+        1 => Some("a thread running".to_owned()),
+        threads => Some(format!("{threads} threads running")),
+    }
+}
+
+const OPENING: &str = "opening the library or `ds_plugin_v1`";
+const LOOKING: &str = "looking at what it changed";
+
+/// The last words of a plugin that crashes or hangs without any.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "in {what}");
+}
+
+/// Whether a line is one of [`say`].
+fn is_own(line: &str) -> bool {
+    line.strip_prefix("in ")
+        .is_some_and(|what| what == OPENING || what == LOOKING || what.starts_with('`'))
+}
+
+/// The failure of a plugin that broke the child, or would break the process that opens it.
+fn broken(reason: String) -> ProbeFailure {
+    ProbeFailure {
+        quarantined: true,
+        kind: ErrorKind::PluginBug,
+        reason,
+        hint: Some(
+            "report it to whoever made the plugin; it is asked again when its file changes, and by \
+             `ds_report --live`"
+                .to_owned(),
+        ),
+    }
 }
 
 /// What `helper` finds in the library of a plugin: kept from before, or asked now. With `live` it
@@ -109,6 +195,7 @@ pub(crate) fn probe(
     manifest: &Manifest,
     library: &CheckedLibrary,
     live: bool,
+    timeout: Duration,
 ) -> ProbeRecord {
     let key = key(manifest, library);
     let kept = Kept::read();
@@ -116,24 +203,13 @@ pub(crate) fn probe(
     if let Some(record) = known.filter(|record| !live && record.lasts()) {
         return record.clone();
     }
-    let record = ask(
-        helper,
-        manifest.accelerator.as_str(),
-        &library.path,
-        TIMEOUT,
-    )
-    .unwrap_or_else(|reason| ProbeRecord {
-        devices: Err(ProbeFailure {
-            quarantined: true,
-            kind: ErrorKind::PluginBug,
-            reason,
-            hint: Some(
-                "report it to whoever made the plugin; it is asked again when its file changes, \
-                 and by `ds_report --live`"
-                    .to_owned(),
-            ),
-        }),
+    let record = ask(helper, manifest, library, timeout).unwrap_or_else(|reason| ProbeRecord {
+        devices: Err(broken(reason)),
+        remarks: Vec::new(),
     });
+    for remark in &record.remarks {
+        log::warn!("{}: {remark}", library.path.display());
+    }
     if record.lasts() || known.is_some() {
         Kept::add(kept.unwrap_or_default(), key, &record);
     }
@@ -142,13 +218,14 @@ pub(crate) fn probe(
 
 impl ProbeRecord {
     /// Whether it is good for the next time: a library or device that is missing may be there at
-    /// any moment, while a plugin that crashes or does not fit would do so again.
+    /// any moment, while a plugin that crashes or does not fit would do so again. What was said of
+    /// another file than the one that was checked says nothing of that.
     fn lasts(&self) -> bool {
         match &self.devices {
             Ok(devices) => !devices.is_empty(),
             Err(failure) => !matches!(
                 failure.kind,
-                ErrorKind::LibraryNotFound | ErrorKind::NoDevice
+                ErrorKind::LibraryNotFound | ErrorKind::NoDevice | ErrorKind::Untrusted
             ),
         }
     }
@@ -157,8 +234,8 @@ impl ProbeRecord {
 /// Runs `helper` on a library; the reason when it gives no answer.
 fn ask(
     helper: &Path,
-    accelerator: &str,
-    library: &Path,
+    manifest: &Manifest,
+    library: &CheckedLibrary,
     timeout: Duration,
 ) -> Result<ProbeRecord, String> {
     let told =
@@ -167,10 +244,13 @@ fn ask(
     let to = folder.path().join("answer.json");
     let mut variables: Vec<(OsString, OsString)> = env::vars_os().collect();
     variables.extend([
-        (LIBRARY.into(), library.into()),
-        (ACCELERATOR.into(), accelerator.into()),
+        (LIBRARY.into(), library.path.clone().into()),
+        (ACCELERATOR.into(), manifest.accelerator.as_str().into()),
         (ANSWER.into(), to.clone().into()),
+        (THREADS.into(), threads(manifest).into()),
     ]);
+    let identity = serde_json::to_string(&library.identity);
+    variables.extend(identity.ok().map(|text| (IDENTITY.into(), text.into())));
     let run = Run {
         program: helper,
         arguments: Vec::new(),
@@ -195,9 +275,27 @@ fn ask(
         End::Exited(code) => {
             let fits = fs::metadata(&to).is_ok_and(|meta| meta.len() <= MAX_BYTES);
             let text = if fits { fs::read(&to).ok() } else { None };
-            text.and_then(|text| serde_json::from_slice(&text).ok())
+            let record: Option<ProbeRecord> =
+                text.and_then(|text| serde_json::from_slice(&text).ok());
+            let printed = words.lines().find(|l| !l.trim().is_empty() && !is_own(l));
+            record
+                .map(|mut record| {
+                    record
+                        .remarks
+                        .extend(printed.map(|line| format!("it prints: {}", line.trim())));
+                    record
+                })
                 .ok_or_else(|| format!("it ended the process with code {code}{last}"))
         }
+    }
+}
+
+/// Whether the manifest says that it creates threads, as [`THREADS`] has it.
+fn threads(manifest: &Manifest) -> &'static str {
+    if manifest.behaviour.creates_threads {
+        "yes"
+    } else {
+        "no"
     }
 }
 
@@ -205,9 +303,10 @@ fn ask(
 /// started, the drivers that are loaded, and the variables that hide devices.
 fn key(manifest: &Manifest, library: &CheckedLibrary) -> String {
     let mut text = format!(
-        "{} {:?} {DS_ABI_MAJOR}.{DS_ABI_MINOR} {} ",
+        "{} {:?} {} {DS_ABI_MAJOR}.{DS_ABI_MINOR} {} ",
         library.path.display(),
         library.identity,
+        threads(manifest),
         env!("CARGO_PKG_VERSION")
     );
     text += &fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
