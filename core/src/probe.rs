@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Accelerator, DeviceInfo, Error, ErrorKind, Result,
     accelerator::Source,
-    build::Cache,
     child::{End, Run},
     discovery::CheckedLibrary,
     footprint::Footprint,
@@ -88,9 +87,12 @@ pub fn answer() -> bool {
     let may_thread = env::var_os(THREADS).is_none_or(|value| value != "no");
     let mut remarks = Vec::new();
     let devices = open(&name, &path, identity, may_thread, &mut remarks);
-    // Who asked finds no answer when this fails, and says so.
-    let _ = serde_json::to_vec(&ProbeRecord { devices, remarks })
-        .map(|text| fs::write(PathBuf::from(to), text));
+    let written = serde_json::to_vec(&ProbeRecord { devices, remarks })
+        .map_err(io::Error::other)
+        .and_then(|text| fs::write(PathBuf::from(to), text));
+    if let Err(e) = written {
+        say(&format!("{WRITING}{e}"));
+    }
     true
 }
 
@@ -162,6 +164,8 @@ fn left_running(before: &Footprint, after: &Footprint) -> Option<String> {
 
 const OPENING: &str = "opening the library or `ds_plugin_v1`";
 const LOOKING: &str = "looking at what it changed";
+/// Before the reason why there is no answer, which is no fault of the plugin.
+const WRITING: &str = "writing the answer: ";
 
 /// The last words of a plugin that crashes or hangs without any.
 fn say(what: &str) {
@@ -203,8 +207,8 @@ pub(crate) fn probe(
     if let Some(record) = known.filter(|record| !live && record.lasts()) {
         return record.clone();
     }
-    let record = ask(helper, manifest, library, timeout).unwrap_or_else(|reason| ProbeRecord {
-        devices: Err(broken(reason)),
+    let record = ask(helper, manifest, library, timeout).unwrap_or_else(|failure| ProbeRecord {
+        devices: Err(failure),
         remarks: Vec::new(),
     });
     for remark in &record.remarks {
@@ -219,28 +223,35 @@ pub(crate) fn probe(
 impl ProbeRecord {
     /// Whether it is good for the next time: a library or device that is missing may be there at
     /// any moment, while a plugin that crashes or does not fit would do so again. What was said of
-    /// another file than the one that was checked says nothing of that.
+    /// another file than the one that was checked says nothing of that, nor does a full disk.
     fn lasts(&self) -> bool {
         match &self.devices {
             Ok(devices) => !devices.is_empty(),
             Err(failure) => !matches!(
                 failure.kind,
-                ErrorKind::LibraryNotFound | ErrorKind::NoDevice | ErrorKind::Untrusted
+                ErrorKind::LibraryNotFound
+                    | ErrorKind::NoDevice
+                    | ErrorKind::Untrusted
+                    | ErrorKind::Io
             ),
         }
     }
 }
 
-/// Runs `helper` on a library; the reason when it gives no answer.
+/// Runs `helper` on a library; the failure when it gives no answer.
 fn ask(
     helper: &Path,
     manifest: &Manifest,
     library: &CheckedLibrary,
     timeout: Duration,
-) -> Result<ProbeRecord, String> {
-    let told =
-        |what: &str, e: &dyn std::fmt::Display| format!("it could not be probed: {what}: {e}");
-    let folder = tempfile::tempdir().map_err(|e| told("make a folder for the answer", &e))?;
+) -> Result<ProbeRecord, ProbeFailure> {
+    let told = |what: &str, e: &dyn std::fmt::Display| ProbeFailure {
+        quarantined: true,
+        kind: ErrorKind::Io,
+        reason: format!("it could not be probed: {what}: {e}"),
+        hint: None,
+    };
+    let folder = folder().map_err(|e| told("make a folder for the answer", &e))?;
     let to = folder.path().join("answer.json");
     let mut variables: Vec<(OsString, OsString)> = env::vars_os().collect();
     variables.extend([
@@ -267,27 +278,41 @@ fn ask(
         format!("; its last words: {}", line.trim())
     });
     match done.end {
-        End::TimedOut => Err(format!(
+        End::TimedOut => Err(broken(format!(
             "it did not answer within {} s{last}",
             timeout.as_secs_f64()
-        )),
-        End::Signalled(signal) => Err(format!("it crashed with signal {signal}{last}")),
+        ))),
+        End::Signalled(signal) => Err(broken(format!("it crashed with signal {signal}{last}"))),
         End::Exited(code) => {
+            let unwritten = words
+                .lines()
+                .find_map(|line| line.strip_prefix("in ")?.strip_prefix(WRITING));
+            if let Some(e) = unwritten {
+                return Err(told("write the answer", &e));
+            }
             let fits = fs::metadata(&to).is_ok_and(|meta| meta.len() <= MAX_BYTES);
             let text = if fits { fs::read(&to).ok() } else { None };
-            let record: Option<ProbeRecord> =
-                text.and_then(|text| serde_json::from_slice(&text).ok());
+            let mut record: ProbeRecord = text
+                .and_then(|text| serde_json::from_slice(&text).ok())
+                .ok_or_else(|| broken(format!("it ended the process with code {code}{last}")))?;
             let printed = words.lines().find(|l| !l.trim().is_empty() && !is_own(l));
-            record
-                .map(|mut record| {
-                    record
-                        .remarks
-                        .extend(printed.map(|line| format!("it prints: {}", line.trim())));
-                    record
-                })
-                .ok_or_else(|| format!("it ended the process with code {code}{last}"))
+            let remark = printed.map(|line| format!("it prints: {}", line.trim()));
+            record.remarks.extend(remark);
+            Ok(record)
         }
     }
+}
+
+/// Where the child works and answers: below the cache, where it is swept when this process is killed
+/// before it can remove it; anywhere, if the cache cannot be used.
+fn folder() -> io::Result<tempfile::TempDir> {
+    let swept = || -> Result<_> {
+        let cache = jit::cache()?;
+        cache.make_folders()?;
+        cache.sweep_leftovers();
+        cache.temporary_folder("probe")
+    };
+    swept().or_else(|_| tempfile::tempdir())
 }
 
 /// Whether the manifest says that it creates threads, as [`THREADS`] has it.
@@ -360,19 +385,17 @@ impl Kept {
         } else {
             kept.records.remove(&key);
         }
-        let Some(folder) = path.parent() else { return };
         // The cache makes its folders itself, so that whatever the process's mask leaves, nobody else
         // can write to them: one that others could write to is no cache any more.
-        let written = jit::cache()
-            .and_then(Cache::make_folders)
-            .map_err(io::Error::other)
-            .and_then(|()| tempfile::NamedTempFile::new_in(folder))
-            .and_then(|mut file| {
-                serde_json::to_writer(&mut file, &kept)?;
-                file.persist(&path).map_err(|e| e.error)
+        let written = serde_json::to_vec(&kept)
+            .map_err(|e| Error::new(ErrorKind::Internal, "keep an answer", e.to_string()))
+            .and_then(|text| {
+                let cache = jit::cache()?;
+                cache.make_folders()?;
+                cache.replace(&path, &text)
             });
         if let Err(e) = written {
-            log::debug!("what the plugin said is not kept: {}: {e}", path.display());
+            log::debug!("what the plugin said is not kept: {e}");
         }
     }
 }
