@@ -4,12 +4,12 @@
 
 use crate::step::{Gate, Outcome};
 
-/// The test programs of `ds-tests` that tell what they found (`ds_tests::drill`).
-const PROGRAMS: &[&str] = &["hostile", "sim_faults"];
+/// The test programs of `ds-tests` and `ds_report` that tell what they found (`ds_tests::drill`).
+const PROGRAMS: &[&str] = &["drills", "hostile", "kills", "sim_faults"];
 
 /// Runs them and prints a table; `long` for as often as a night has room for.
 pub(crate) fn print(gate: &Gate, long: bool) -> Outcome {
-    let mut arguments = vec!["test", "--package", "ds-tests"];
+    let mut arguments = vec!["test", "--package", "ds-tests", "--package", "ds_report"];
     for program in PROGRAMS {
         arguments.extend(["--test", program]);
     }
