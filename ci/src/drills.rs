@@ -4,18 +4,24 @@
 
 use crate::step::{Gate, Outcome};
 
+/// The packages that have them.
+const PACKAGES: &[&str] = &["ds-tests", "ds_conformance", "ds_report"];
 /// The test programs that tell what they found (`ds_tests::drill`).
-const PROGRAMS: &[&str] = &["sim_faults", "plugins", "mutants"];
+const PROGRAMS: &[&str] = &[
+    "drills",
+    "hostile",
+    "kills",
+    "mutants",
+    "plugins",
+    "sim_faults",
+];
 
 /// Runs them and prints a table; `long` for as often as a night has room for.
 pub(crate) fn print(gate: &Gate, long: bool) -> Outcome {
-    let mut arguments = vec![
-        "test",
-        "--package",
-        "ds-tests",
-        "--package",
-        "ds_conformance",
-    ];
+    let mut arguments = vec!["test"];
+    for package in PACKAGES {
+        arguments.extend(["--package", package]);
+    }
     for program in PROGRAMS {
         arguments.extend(["--test", program]);
     }

@@ -19,7 +19,10 @@ use crate::{
     ErrorKind, Result, fork,
     memory::{MemoryStats, Pool},
     op::{Modules, Plans},
-    plugin::{Plugin, call::call},
+    plugin::{
+        Plugin,
+        call::{Guarded, call},
+    },
     rng::Generator,
     stream::{Stream, Streams},
 };
@@ -79,7 +82,7 @@ impl DeviceInfo {
     /// # Errors
     /// The plugin's own.
     pub fn query(plugin: &Plugin, index: u32) -> Result<Self> {
-        let mut raw = DsDeviceInfo {
+        let mut raw = Guarded::new(DsDeviceInfo {
             struct_size: sized::<DsDeviceInfo>(),
             numa_node: -1,
             name: DsStr::EMPTY,
@@ -94,9 +97,10 @@ impl DeviceInfo {
             compute_units: 0,
             dlpack_type: 0,
             reserved: 0,
-        };
+        });
         // SAFETY: `raw` states its size and is writable for the call.
-        unsafe { call!(plugin, device.describe(index, &raw mut raw)) }?;
+        unsafe { call!(plugin, device.describe(index, raw.pointer())) }?;
+        let raw = raw.filled(plugin.accelerator(), "describe")?;
         // SAFETY: strings that a plugin fills live as long as the process.
         let text = |s: DsStr| unsafe { String::from_utf8_lossy(s.bytes()).into_owned() };
         let has = |flag| raw.flags & flag != 0;

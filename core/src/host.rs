@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     path::PathBuf,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use ds_plugin::LinkedPlugin;
@@ -32,6 +33,8 @@ pub struct Host {
     discovery: Discovery,
     /// The program that opens unknown plugins first; without one they are opened here.
     helper: Option<PathBuf>,
+    /// How long the helper may take.
+    patience: Duration,
     /// What libraries answered to this host, when kept answers do not count.
     live: Option<Mutex<BTreeMap<PathBuf, ProbeRecord>>>,
     /// By canonical name; a failure stays one, because its library has been opened.
@@ -67,6 +70,7 @@ impl Host {
             discovery: discovery::discover(&search),
             helper: None,
             live: None,
+            patience: probe::TIMEOUT,
             loaded: Mutex::default(),
         }
     }
@@ -76,6 +80,14 @@ impl Host {
     #[must_use]
     pub fn with_helper(mut self, helper: PathBuf) -> Self {
         self.helper = Some(helper);
+        self
+    }
+
+    /// The same with another time that a plugin may take in the helper to open and to count and
+    /// describe its devices; 20 seconds without this.
+    #[must_use]
+    pub fn with_probe_timeout(mut self, timeout: Duration) -> Self {
+        self.patience = timeout;
         self
     }
 
@@ -201,7 +213,15 @@ impl Host {
     pub fn probe(&self, candidate: &Candidate) -> Option<ProbeRecord> {
         let helper = self.helper.as_deref()?;
         let (manifest, library) = (candidate.manifest.as_ref()?, candidate.library.as_ref()?);
-        let ask = || probe::probe(helper, manifest, library, self.live.is_some());
+        let ask = || {
+            probe::probe(
+                helper,
+                manifest,
+                library,
+                self.live.is_some(),
+                self.patience,
+            )
+        };
         let Some(answers) = &self.live else {
             return Some(ask());
         };

@@ -10,6 +10,7 @@ pub mod discovery;
 mod dlpack;
 pub mod elf;
 mod error;
+mod footprint;
 mod fork;
 mod host;
 pub mod jit;

@@ -317,6 +317,7 @@ fn describe(
     });
     if let Some(ProbeRecord {
         devices: Ok(devices),
+        ..
     }) = candidate.and_then(|c| host.probe(c))
     {
         return Ok(devices);

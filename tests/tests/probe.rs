@@ -1,123 +1,17 @@
-//! Plugins that nobody should open: each breaks the child that asks it, and nothing else.
+//! What a child says of a plugin: how long it is kept, and what it hangs on.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, io::Write, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use ds_core::{Host, probe::ProbeFailure, selection::State};
-use ds_tests::example;
-
-/// A plugin `name` made of C source, in a folder of its own.
-fn hostile(folder: &Path, name: &str, source: &str) -> bool {
-    let plugin = folder.join(name);
-    fs::create_dir_all(&plugin).unwrap();
-    let c = plugin.join("plugin.c");
-    fs::write(
-        &c,
-        format!("#include \"ds_plugin.h\"\n#include <stdlib.h>\n{source}"),
-    )
-    .unwrap();
-    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/abi/include");
-    let Ok(built) = Command::new("cc")
-        .args(["-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-I"])
-        .arg(include)
-        .arg(&c)
-        .arg("-o")
-        .arg(plugin.join("lib.so"))
-        .output()
-    else {
-        // Past the test runner, which keeps what is printed, so that nobody takes it for a pass.
-        let mut terminal = std::io::stderr();
-        writeln!(terminal, "skipped: no C compiler (tried cc)").unwrap();
-        return false;
-    };
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
-    fs::remove_file(c).unwrap();
-    let manifest = format!(
-        r#"{{"format": 1, "id": "org.example.{name}", "version": "1.0.0", "vendor": "Example",
-            "license": "Apache-2.0", "accelerator": "{name}", "priority": 0, "description": "Bad.",
-            "library": {{"linux-x86_64": [{{"path": "lib.so"}}],
-                         "linux-aarch64": [{{"path": "lib.so"}}]}},
-            "abi": {{"major": 1, "min_minor": 0, "max_minor": 0}}, "tables": ["device"],
-            "dlpack_type": 12, "match": [{{"always": true}}], "behaviour": {{"panic": "none"}},
-            "seen_on": {{"on": "simulator", "note": "bad on purpose"}}}}"#
-    );
-    fs::write(plugin.join("plugin.json"), manifest).unwrap();
-    true
-}
+use ds_core::{Host, probe::ProbeFailure};
+use ds_tests::{
+    example,
+    hostile::{ENTRY, plugin, status},
+};
 
 fn host(folder: &Path) -> Host {
     example::host(folder).with_helper(env!("CARGO_BIN_EXE_probe_helper").into())
-}
-
-/// How `name` stands: its devices, or the reason why it has none.
-fn status(host: &Host, name: &str) -> Result<u32, String> {
-    let status = host
-        .statuses()
-        .into_iter()
-        .find(|s| s.name.as_str() == name)
-        .unwrap();
-    match status.state {
-        State::Usable { device_count } => Ok(device_count),
-        State::Unusable { reason, .. } => Err(reason),
-    }
-}
-
-const ENTRY: &str = "DsStatus ds_plugin_v1(const DsHost *h, DsPlugin *p, DsErrorSink *e)";
-
-#[test]
-fn a_crash_a_lie_and_an_exit_are_told_apart_and_never_opened_here() {
-    let folder = tempfile::tempdir().unwrap();
-    let cases = [
-        (
-            "crash",
-            format!(
-                "__attribute__((constructor)) static void c(void) {{ abort(); }} {ENTRY} {{ return 1; }}"
-            ),
-        ),
-        ("leave", format!("{ENTRY} {{ exit(3); }}")),
-        (
-            "refuse",
-            format!("{ENTRY} {{ return DS_INCOMPATIBLE_ABI; }}"),
-        ),
-        ("empty", format!("{ENTRY} {{ return DS_OK; }}")),
-    ];
-    for (name, source) in &cases {
-        if !hostile(folder.path(), name, source) {
-            return;
-        }
-    }
-    let host = host(folder.path());
-    let reason = |name| status(&host, name).unwrap_err();
-    assert_eq!(
-        reason("crash"),
-        "it crashed with signal 6; its last words: in opening the library or `ds_plugin_v1`"
-    );
-    assert_eq!(
-        reason("leave"),
-        "it ended the process with code 3; its last words: in opening the library or `ds_plugin_v1`"
-    );
-    assert!(
-        reason("refuse").contains("ds_plugin_v1 failed with status 12"),
-        "{}",
-        reason("refuse")
-    );
-    assert!(
-        reason("empty").contains("no device table"),
-        "{}",
-        reason("empty")
-    );
-    // Naming one does not open it either, and the others are served.
-    let error = host.accelerator("crash").unwrap_err();
-    assert!(
-        error.to_string().contains("it crashed with signal 6"),
-        "{error}"
-    );
-    assert_eq!(status(&host, "cpu"), Ok(1));
 }
 
 #[test]
@@ -160,7 +54,7 @@ fn what_is_missing_is_looked_for_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let driver = folder.path().join("driver");
     let source = format!(
-        "#include <stdio.h>\nstatic DsStatus n(uint32_t *d, DsErrorSink *e) {{ FILE *f = \
+        "static DsStatus n(uint32_t *d, DsErrorSink *e) {{ FILE *f = \
          fopen(\"{}\", \"r\"); *d = 0; return f ? (fclose(f), DS_NO_DEVICE) : DS_UNAVAILABLE; }} \
          static DsStatus i(uint32_t x, DsDeviceInfo *d, DsErrorSink *e) {{ return 1; }} \
          static DsStatus o(uint32_t x, DsDevice *d, DsErrorSink *e) {{ return 1; }} \
@@ -169,7 +63,7 @@ fn what_is_missing_is_looked_for_each_time() {
          .close = c }}; {ENTRY} {{ p->device = &t; return DS_OK; }}",
         driver.display()
     );
-    if !hostile(folder.path(), "late", &source) {
+    if !plugin(folder.path(), "late", &source).unwrap() {
         return;
     }
     let reason = || status(&host(folder.path()), "late").unwrap_err();
@@ -182,7 +76,7 @@ fn what_is_missing_is_looked_for_each_time() {
 #[test]
 fn a_schema_is_a_small_file_of_the_plugins_own() {
     let folder = tempfile::tempdir().unwrap();
-    if !hostile(folder.path(), "liar", &format!("{ENTRY} {{ exit(3); }}")) {
+    if !plugin(folder.path(), "liar", &format!("{ENTRY} {{ exit(3); }}")).unwrap() {
         return;
     }
     let plugin = folder.path().join("liar");

@@ -233,6 +233,12 @@ impl Cache {
                 &format!("`{}` is empty", spec.request.output),
                 log,
             )),
+            // Somebody tidied the cache away under the compiler, which is no fault of the sources.
+            Err(error) if !work.is_dir() => Err(CompileFailure {
+                error: files::io_error(op, &work, error),
+                log,
+                lasting: false,
+            }),
             _ => {
                 let what = format!("`{}` was not made, or is no file", spec.request.output);
                 Err(CompileFailure::refused(&what, log))
@@ -241,7 +247,10 @@ impl Cache {
         let build_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let log = match compiled {
             Ok(log) => log,
-            Err(failure) => return Err(self.remember(spec, identity, &key, &entry, failure)),
+            Err(failure) => {
+                let failure = failure.with_room(files::free_bytes(&work));
+                return Err(self.remember(spec, identity, &key, &entry, failure));
+            }
         };
 
         let op = "store an artefact";
@@ -391,12 +400,17 @@ impl Cache {
         Ok(())
     }
 
-    pub(super) fn temporary_folder(&self, prefix: &str) -> Result<TempDir> {
+    pub(crate) fn temporary_folder(&self, prefix: &str) -> Result<TempDir> {
         let tmp = self.tmp();
         tempfile::Builder::new()
             .prefix(prefix)
             .tempdir_in(&tmp)
             .map_err(|error| files::io_error("prepare a build", &tmp, error))
+    }
+
+    /// Replaces a file of the cache as a whole.
+    pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
+        files::replace("write to the build cache", path, &self.tmp(), content)
     }
 
     /// Moves a folder out of the way as a whole and removes it; readers never see a part of it.
@@ -412,20 +426,34 @@ impl Cache {
     }
 
     /// Removes what builds that died left behind. Gives how many folders.
-    pub(super) fn sweep_leftovers(&self) -> usize {
+    pub(crate) fn sweep_leftovers(&self) -> usize {
+        self.sweep(&self.tmp())
+    }
+
+    /// Removes the lock files that nobody has taken for long: who holds one is done by then, and who
+    /// comes makes a new one.
+    pub(super) fn sweep_locks(&self) {
+        self.sweep(&self.settings.dir.join("lock"));
+    }
+
+    /// Removes what lies in a folder for longer than any build takes. Gives how much.
+    fn sweep(&self, folder: &Path) -> usize {
         let age = LEFTOVER_AGE.max(self.settings.timeout * 2);
-        let Ok(folders) = fs::read_dir(self.tmp()) else {
+        let Ok(items) = fs::read_dir(folder) else {
             return 0;
         };
-        let is_old = |folder: &fs::DirEntry| {
-            let modified = folder.metadata().and_then(|metadata| metadata.modified());
-            let now = SystemTime::now();
-            modified.is_ok_and(|then| now.duration_since(then).is_ok_and(|since| since > age))
+        let is_old = |item: &fs::DirEntry| {
+            let modified = item.metadata().and_then(|metadata| metadata.modified());
+            // As far in the future it is from before the clock was set back, and would stay for ever.
+            modified.is_ok_and(|then| match SystemTime::now().duration_since(then) {
+                Ok(since) => since > age,
+                Err(ahead) => ahead.duration() > age,
+            })
         };
-        folders
+        items
             .flatten()
             .filter(is_old)
-            .filter(|folder| remove_all(&folder.path()).is_ok())
+            .filter(|item| remove_all(&item.path()).is_ok())
             .count()
     }
 }

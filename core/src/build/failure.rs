@@ -39,7 +39,28 @@ impl CompileFailure {
             lasting: transient.is_none(),
         }
     }
+
+    /// The same where the disk had hardly room: not every compiler says so in words that are known.
+    pub(super) fn with_room(self, free_bytes: Option<u64>) -> Self {
+        match free_bytes {
+            Some(free) if self.lasting && free < ENOUGH_BYTES => Self {
+                error: Error::new(
+                    ErrorKind::Io,
+                    "compile",
+                    format!("{}; the disk has {free} bytes left", self.error.context()),
+                )
+                .with_hint(FULL),
+                log: self.log,
+                lasting: false,
+            },
+            _ => self,
+        }
+    }
 }
+
+/// More than what a build here writes beside its output.
+const ENOUGH_BYTES: u64 = 1 << 20;
+const FULL: &str = "free some space, or set DS_CACHE_DIR to a folder on another file system";
 
 impl From<Error> for CompileFailure {
     /// Something around the compiler failed; asked again, it may work.
@@ -68,7 +89,6 @@ fn first_error_line(log: &[u8]) -> Option<String> {
 
 /// What to do when a compiler failed for want of something that is not its input.
 fn transient_cause(log: &[u8]) -> Option<&'static str> {
-    const FULL: &str = "free some space, or set DS_CACHE_DIR to a folder on another file system";
     const MEMORY: &str = "free some memory and try again";
     const CAUSES: [(&str, &str); 7] = [
         ("No space left on device", FULL),
@@ -98,6 +118,16 @@ mod tests {
         assert_eq!(first_error_line(log).unwrap(), "a.c:3:1: error: no 'x'");
         assert_eq!(first_error_line(b"\n  strange \n").unwrap(), "strange");
         assert_eq!(first_error_line(b" \n"), None);
+    }
+
+    #[test]
+    fn no_refusal_counts_where_there_is_no_room() {
+        let refused = || CompileFailure::refused("x", b"a.c:3:1: error: no 'x'".to_vec());
+        let doubted = refused().with_room(Some(ENOUGH_BYTES - 1));
+        assert!(!doubted.lasting && doubted.error.kind() == ErrorKind::Io);
+        for room in [None, Some(ENOUGH_BYTES)] {
+            assert!(refused().with_room(room).lasting);
+        }
     }
 
     #[test]

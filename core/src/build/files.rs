@@ -119,6 +119,12 @@ pub(super) fn is_writable(dir: &Path) -> bool {
     nearest.is_some_and(|above| access(above, wanted).is_ok())
 }
 
+/// Room in the file system of a folder, for this user.
+pub(super) fn free_bytes(dir: &Path) -> Option<u64> {
+    let told = rustix::fs::statvfs(dir).ok()?;
+    Some(told.f_bavail.saturating_mul(told.f_frsize))
+}
+
 /// Makes a folder, and what is missing above it, that only the user can enter.
 pub(super) fn make_private_folder(op: &'static str, dir: &Path) -> Result<()> {
     DirBuilder::new()

@@ -183,6 +183,7 @@ impl Cache {
         for entry in &removed {
             self.put_aside(&entry.folder)?;
         }
+        self.sweep_locks();
         Ok(Pruned {
             removed,
             leftovers: self.sweep_leftovers(),

@@ -208,8 +208,14 @@ impl Examiner {
             Some(refusal) => format!(", which is not usable: {}", refusal.reason),
             None => String::new(),
         };
+        let same = match &other.manifest {
+            Some(taken) if taken.accelerator != manifest.accelerator => {
+                format!("has the same id, {},", manifest.id)
+            }
+            _ => format!("serves {}", manifest.accelerator),
+        };
         let refusal = Refusal::new(
-            format!("{by} serves {} and comes first{fate}", manifest.accelerator),
+            format!("{by} {same} and comes first{fate}"),
             format!("to use this one, name its folder in {PLUGIN_PATH} before the other"),
         );
         Some(Verdict::Shadowed { by, refusal })

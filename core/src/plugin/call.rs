@@ -72,6 +72,50 @@ pub(crate) fn sink(text: &mut Buffer) -> DsErrorSink {
     }
 }
 
+/// Room for a struct that a plugin fills, with a guard behind it: who fills more than the size that
+/// they were given writes there, and is found out.
+#[repr(C)]
+pub(crate) struct Guarded<T> {
+    value: T,
+    guard: [u8; GUARD_BYTES],
+}
+
+const GUARD_BYTES: usize = 256;
+/// Neither zeros nor ones, nor half of an address: what a struct might end with.
+const GUARD: u8 = 0xa5;
+
+impl<T> Guarded<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            value,
+            guard: [GUARD; GUARD_BYTES],
+        }
+    }
+
+    /// For the plugin. Derived from the whole, so that the compiler expects writes to the guard.
+    pub(crate) fn pointer(&mut self) -> *mut T {
+        (&raw mut *self).cast()
+    }
+
+    /// What `function` of the plugin filled.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PluginBug`] when it filled more than that.
+    pub(crate) fn filled(self, accelerator: &str, function: &str) -> Result<T, Error> {
+        if self.guard == [GUARD; GUARD_BYTES] {
+            return Ok(self.value);
+        }
+        Err(Error::new(
+            ErrorKind::PluginBug,
+            format!("{accelerator} {function}"),
+            format!(
+                "it wrote past the end of the {} bytes that it was given",
+                size_of::<T>()
+            ),
+        ))
+    }
+}
+
 /// The error that `status` and the sink describe. A plugin that fails without filling the sink
 /// still gives an error with the function's name.
 #[cold]

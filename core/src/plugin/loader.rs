@@ -1,7 +1,7 @@
 //! Opens plugin files: the one module of the host that does.
 //!
-//! What it opens has been checked before (manifest, owner, symbols), by path; after opening, the
-//! file at the path is compared with the one that was checked. Nothing is ever closed.
+//! What it opens has been checked before (manifest, owner, symbols), by path; before and
+//! after opening, the file at the path is compared with the one that was checked. Nothing is ever closed.
 
 use std::{error::Error as _, fs, path::Path};
 
@@ -18,6 +18,8 @@ use crate::{Error, ErrorKind, Result, trust::FileIdentity};
 /// when the file is another one than was checked.
 pub fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
     let op = "load a plugin";
+    // Before, so that nothing of another file runs; after, because there is time between the two.
+    same_file(op, path, checked)?;
     // SAFETY: opening runs the library's constructors. It was checked before, and in a child
     // process first where it was not known; this is the point where the host decides to run it.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map_err(|e| {
@@ -35,18 +37,7 @@ pub fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
     })?;
     // Leaked: thread-local destructors and vendor runtimes make unloading unsound in general.
     let library: &'static Library = Box::leak(Box::new(library));
-    let now = fs::metadata(path)
-        .map_err(|e| Error::new(ErrorKind::Io, op, path.display().to_string()).with_source(e))?;
-    if FileIdentity::of(&now) != checked {
-        return Err(Error::new(
-            ErrorKind::Untrusted,
-            op,
-            format!(
-                "{} was replaced between the check and the load",
-                path.display()
-            ),
-        ));
-    }
+    same_file(op, path, checked)?;
     // SAFETY: the symbol of this name has this type, as `ds_plugin.h` says.
     let entry = unsafe { library.get::<DsPluginEntry>(DS_PLUGIN_ENTRY_V1) }.map_err(|e| {
         Error::new(
@@ -56,6 +47,22 @@ pub fn open(path: &Path, checked: FileIdentity) -> Result<DsPluginEntry> {
         )
     })?;
     Ok(*entry)
+}
+
+fn same_file(op: &'static str, path: &Path, checked: FileIdentity) -> Result<()> {
+    let now = fs::metadata(path)
+        .map_err(|e| Error::new(ErrorKind::Io, op, path.display().to_string()).with_source(e))?;
+    if FileIdentity::of(&now) == checked {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Untrusted,
+        op,
+        format!(
+            "{} was replaced between the check and the load",
+            path.display()
+        ),
+    ))
 }
 
 /// What the system said; the error itself says only which function failed.

@@ -16,6 +16,7 @@ use ds_abi::{
 };
 pub use loader::open;
 
+use self::call::Guarded;
 use self::negotiate::{Agreement, PluginShape, Required, Side, TableShape, negotiate};
 use crate::{Error, ErrorKind, Result};
 
@@ -55,11 +56,11 @@ impl Plugin {
     /// [`ErrorKind::Incompatible`] when the two cannot work together, else the plugin's own error.
     pub unsafe fn enter(accelerator: &str, entry: DsPluginEntry) -> Result<Self> {
         let op = || format!("load the plugin of '{accelerator}'");
-        let mut raw = empty_plugin();
+        let mut raw = Guarded::new(empty_plugin());
         let mut text = call::buffer();
         let mut sink = call::sink(&mut text);
         // SAFETY: the host struct is a constant, `raw` states its own size, the sink is ours.
-        let status = unsafe { entry(&raw const HOST.0, &raw mut raw, &raw mut sink) };
+        let status = unsafe { entry(&raw const HOST.0, raw.pointer(), &raw mut sink) };
         if status != DS_OK {
             return Err(call::failure(
                 accelerator,
@@ -69,6 +70,7 @@ impl Plugin {
                 &text,
             ));
         }
+        let raw = raw.filled(accelerator, "ds_plugin_v1")?;
         // SAFETY: the entry filled the struct, and its pointers live as long as the process.
         let (side, shape) = unsafe { (side_of(&raw), shape_of(&raw)) };
         let agreement = negotiate(&host_side(), &side, &shape)

@@ -54,6 +54,9 @@ pub struct Agreement {
 /// The size of [`DsPlugin`] in version 1.0: less is no plugin of this major.
 pub const PLUGIN_V1_0_BYTES: usize = size_of::<DsPlugin>();
 
+/// A size beyond this was never set, or is no size: no later minor will have thousands of functions.
+const MOST_BYTES: usize = 64 << 10;
+
 /// Decides; the reason for a refusal is a sentence that names the rule and both values.
 ///
 /// # Errors
@@ -62,6 +65,12 @@ pub fn negotiate(host: &Side, plugin: &Side, shape: &PluginShape) -> Result<Agre
     if shape.struct_size < PLUGIN_V1_0_BYTES {
         return Err(format!(
             "the plugin filled {} bytes of its description, version 1.0 has {PLUGIN_V1_0_BYTES}",
+            shape.struct_size
+        ));
+    }
+    if shape.struct_size > MOST_BYTES {
+        return Err(format!(
+            "the plugin filled {} bytes of its description, which has {PLUGIN_V1_0_BYTES}",
             shape.struct_size
         ));
     }
@@ -129,7 +138,7 @@ pub fn negotiate(host: &Side, plugin: &Side, shape: &PluginShape) -> Result<Agre
 fn table_problem(table: &TableShape) -> Option<String> {
     /// The first function ends here; a table without even that is nonsense.
     const LEAST_BYTES: usize = 16;
-    if table.struct_size < LEAST_BYTES {
+    if !(LEAST_BYTES..=MOST_BYTES).contains(&table.struct_size) {
         return Some(format!("its size is {} bytes", table.struct_size));
     }
     (!table.missing.is_empty()).then(|| format!("it lacks {}", table.missing.join(", ")))
