@@ -23,6 +23,7 @@ use crate::{
     build::Cache,
     child::{End, Run},
     discovery::CheckedLibrary,
+    error::one_line,
     jit,
     manifest::Manifest,
     trust::FileIdentity,
@@ -184,7 +185,7 @@ fn ask(
     let words = String::from_utf8_lossy(&done.log);
     let last = words.lines().rev().find(|line| !line.trim().is_empty());
     let last = last.map_or_else(String::new, |line| {
-        format!("; its last words: {}", line.trim())
+        format!("; its last words: {}", one_line(line.trim()))
     });
     match done.end {
         End::TimedOut => Err(format!(
