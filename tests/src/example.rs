@@ -15,6 +15,44 @@ fn root() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
+/// The content of every file of that name in a folder of the project, or below it.
+///
+/// # Errors
+/// When a folder or file cannot be read.
+pub fn files_named(folder: &str, name: &str) -> io::Result<Vec<Vec<u8>>> {
+    contents(&root().join(folder), &|path| {
+        path.file_name() == Some(OsStr::new(name))
+    })
+}
+
+/// The content of every file with that ending in a folder of the project, or below it.
+///
+/// # Errors
+/// As [`files_named`].
+pub fn files_ending(folder: &str, ending: &str) -> io::Result<Vec<Vec<u8>>> {
+    contents(&root().join(folder), &|path| {
+        path.extension() == Some(OsStr::new(ending))
+    })
+}
+
+/// In the order of their paths.
+fn contents(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<Vec<Vec<u8>>> {
+    let paths: io::Result<Vec<_>> = std::fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    let mut paths = paths?;
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            all.extend(contents(&path, wanted)?);
+        } else if wanted(&path) {
+            all.push(std::fs::read(path)?);
+        }
+    }
+    Ok(all)
+}
+
 /// Builds the example in C of that name into a folder of its own in `folder`, as its README says;
 /// `false` where there is no C compiler, said on the terminal so that nobody takes it for a pass.
 ///

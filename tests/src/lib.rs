@@ -5,6 +5,7 @@ pub mod cases;
 pub mod compare;
 pub mod drill;
 pub mod example;
+pub mod mutate;
 pub mod sim;
 
 use std::{path::PathBuf, sync::OnceLock};
