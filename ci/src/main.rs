@@ -15,6 +15,7 @@ mod drills;
 mod headers;
 mod licences;
 mod ops_header;
+mod sanitize;
 mod step;
 mod tidy;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         "check" => check_all(options),
         "dist" => build_dist(options),
         "drills" => run_drills(options),
+        "sanitize" => run_sanitizers(options),
         name => run_step(name, options),
     };
     match outcome {
@@ -94,6 +96,13 @@ fn run_drills(options: &[&str]) -> Result<(), Failure> {
     drills::print(&Gate::new(root()), long).map_err(Failure::Work)
 }
 
+fn run_sanitizers(options: &[&str]) -> Result<(), Failure> {
+    if !options.is_empty() {
+        return Err(unknown("sanitize", options));
+    }
+    sanitize::check(&Gate::new(root())).map_err(Failure::Work)
+}
+
 /// Runs one step of the gate, with its output as it comes. One that can write does, unless it is
 /// told to check.
 fn run_step(name: &str, options: &[&str]) -> Result<(), Failure> {
@@ -139,7 +148,8 @@ fn help() -> String {
         "usage: cargo xtask COMMAND\n\n  \
          check [--fix]         run every step below; --fix lets them write\n  \
          dist [--prefix DIR]   build what is installed, into dist/\n  \
-         drills [--long]       what the drills found, as a table; --long for a night\n\n\
+         drills [--long]       what the drills found, as a table; --long for a night\n  \
+         sanitize              the C examples under sanitizers, the boundary under valgrind\n\n\
          steps of the gate; those that write only compare with --check:\n",
     );
     for step in check::STEPS {

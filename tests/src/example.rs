@@ -9,6 +9,9 @@ use std::{
 
 use ds_core::{Host, discovery::Search};
 
+/// More flags for the C compiler, separated by blanks, such as those of a sanitizer.
+pub const CFLAGS_VARIABLE: &str = "DS_TESTS_CFLAGS";
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -74,6 +77,7 @@ pub fn build_c(name: &str, library: &str, folder: &Path) -> io::Result<bool> {
         }
     }
     files.sort();
+    let more = std::env::var(CFLAGS_VARIABLE).unwrap_or_default();
     let built = Command::new("cc")
         .args([
             "-std=c11",
@@ -82,8 +86,9 @@ pub fn build_c(name: &str, library: &str, folder: &Path) -> io::Result<bool> {
             "-shared",
             "-fvisibility=hidden",
             "-pthread",
-            "-I",
         ])
+        .args(more.split_whitespace())
+        .arg("-I")
         .arg(root().join("core/abi/include"))
         .args(&files)
         .arg("-o")
@@ -149,6 +154,8 @@ fn build_rust(name: &str, package: &str, folder: &Path) -> io::Result<()> {
 /// Builds a package's shared library and copies it to `library`.
 fn build_package(package: &str, library: &Path) -> io::Result<()> {
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        // A sanitizer that watches this process has no place in the compiler.
+        .env_remove("LD_PRELOAD")
         .current_dir(root())
         .args(["build", "--quiet", "--package", package])
         .args(["--message-format", "json-render-diagnostics"])
