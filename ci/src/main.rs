@@ -14,6 +14,7 @@ mod drift;
 mod drills;
 mod headers;
 mod licences;
+mod loom;
 mod ops_header;
 mod sanitize;
 mod step;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         "check" => check_all(options),
         "dist" => build_dist(options),
         "drills" => run_drills(options),
+        "loom" => run_models(options),
         "sanitize" => run_sanitizers(options),
         name => run_step(name, options),
     };
@@ -94,6 +96,13 @@ fn run_drills(options: &[&str]) -> Result<(), Failure> {
         _ => return Err(unknown("drills", options)),
     };
     drills::print(&Gate::new(root()), long).map_err(Failure::Work)
+}
+
+fn run_models(options: &[&str]) -> Result<(), Failure> {
+    if !options.is_empty() {
+        return Err(unknown("loom", options));
+    }
+    loom::check(root()).map_err(Failure::Work)
 }
 
 fn run_sanitizers(options: &[&str]) -> Result<(), Failure> {
@@ -149,6 +158,7 @@ fn help() -> String {
          check [--fix]         run every step below; --fix lets them write\n  \
          dist [--prefix DIR]   build what is installed, into dist/\n  \
          drills [--long]       what the drills found, as a table; --long for a night\n  \
+         loom                  streams and timelines in every order of their threads\n  \
          sanitize              the C examples under sanitizers, the boundary under valgrind\n\n\
          steps of the gate; those that write only compare with --check:\n",
     );
