@@ -108,8 +108,8 @@ struct Image<'data, R: ReadRef<'data>> {
     data: R,
     segments: &'data [ProgramHeader64<Endianness>],
     dynamic: &'data [Dyn64<Endianness>],
-    /// The names, each with a zero behind it. Many may share their end, so a copy of each could take
-    /// a thousand times what the file has.
+    /// The names, each with a zero behind it. Many may share their end, so a copy of each would take
+    /// many times what the file has.
     names: &'data [u8],
 }
 

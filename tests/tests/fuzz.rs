@@ -496,22 +496,17 @@ fn libraries() {
 
 #[test]
 fn a_library_whose_names_share_their_end_takes_no_more_memory_than_its_file() {
-    let names = [&b"\0ds_plugin_v1\0"[..], &b"a".repeat(60_000), b"\0"].concat();
-    let symbols: Vec<u32> = (14..40_014).collect();
+    let long = [&b"a".repeat(4000)[..], b"\0"].concat();
+    let names = [&b"\0ds_plugin_v1\0"[..], &long.repeat(10)].concat();
+    let symbols: Vec<u32> = (14..40_000).collect();
     let needed: Vec<u64> = (14..20_014).collect();
     for (file, expected) in [
         (
             library(&names, &symbols, &[]),
             "does not export `ds_plugin_v1`",
         ),
-        (
-            library(&names, &[1], &needed),
-            "without a name that can be shown",
-        ),
-        (
-            library(&names, &[1], &vec![56_014; 20_000]),
-            "too many libraries",
-        ),
+        (library(&names, &[1], &needed), "too many libraries"),
+        (library(&b"a".repeat(5000), &[1], &[0]), "does not export"),
     ] {
         let checked = || elf::check_plugin_in(Cursor::new(&file)).unwrap_err();
         let (error, peak) = Counting::peak_of(checked);

@@ -156,7 +156,8 @@ fn now_ns() -> u64 {
     u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests {
     use std::sync::{Arc, mpsc};
 
