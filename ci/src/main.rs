@@ -14,7 +14,9 @@ mod drift;
 mod drills;
 mod headers;
 mod licences;
+mod loom;
 mod ops_header;
+mod sanitize;
 mod step;
 mod tidy;
 
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         "check" => check_all(options),
         "dist" => build_dist(options),
         "drills" => run_drills(options),
+        "loom" => run_models(options),
+        "sanitize" => run_sanitizers(options),
         name => run_step(name, options),
     };
     match outcome {
@@ -94,6 +98,20 @@ fn run_drills(options: &[&str]) -> Result<(), Failure> {
     drills::print(&Gate::new(root()), long).map_err(Failure::Work)
 }
 
+fn run_models(options: &[&str]) -> Result<(), Failure> {
+    if !options.is_empty() {
+        return Err(unknown("loom", options));
+    }
+    loom::check(root()).map_err(Failure::Work)
+}
+
+fn run_sanitizers(options: &[&str]) -> Result<(), Failure> {
+    if !options.is_empty() {
+        return Err(unknown("sanitize", options));
+    }
+    sanitize::check(&Gate::new(root())).map_err(Failure::Work)
+}
+
 /// Runs one step of the gate, with its output as it comes. One that can write does, unless it is
 /// told to check.
 fn run_step(name: &str, options: &[&str]) -> Result<(), Failure> {
@@ -139,7 +157,9 @@ fn help() -> String {
         "usage: cargo xtask COMMAND\n\n  \
          check [--fix]         run every step below; --fix lets them write\n  \
          dist [--prefix DIR]   build what is installed, into dist/\n  \
-         drills [--long]       what the drills found, as a table; --long for a night\n\n\
+         drills [--long]       what the drills found, as a table; --long for a night\n  \
+         loom                  streams and timelines in every order of their threads\n  \
+         sanitize              the C examples under sanitizers, the boundary under valgrind\n\n\
          steps of the gate; those that write only compare with --check:\n",
     );
     for step in check::STEPS {

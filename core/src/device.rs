@@ -16,7 +16,9 @@ use ds_schema::{DType, Kernel};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ErrorKind, Result, fork,
+    ErrorKind, Result,
+    error::one_line,
+    fork,
     memory::{MemoryStats, Pool},
     op::{Modules, Plans},
     plugin::{
@@ -102,7 +104,7 @@ impl DeviceInfo {
         unsafe { call!(plugin, device.describe(index, raw.pointer())) }?;
         let raw = raw.filled(plugin.accelerator(), "describe")?;
         // SAFETY: strings that a plugin fills live as long as the process.
-        let text = |s: DsStr| unsafe { String::from_utf8_lossy(s.bytes()).into_owned() };
+        let text = |s: DsStr| one_line(String::from_utf8_lossy(unsafe { s.bytes() }));
         let has = |flag| raw.flags & flag != 0;
         Ok(Self {
             name: text(raw.name),

@@ -22,7 +22,7 @@ use object::{
         SHN_ABS, SHN_UNDEF, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STV_HIDDEN, STV_INTERNAL, Sym64,
     },
     read::{
-        ReadCache, ReadRef, StringTable,
+        ReadCache, ReadRef,
         elf::{Dyn, FileHeader, ProgramHeader, Sym},
     },
 };
@@ -63,6 +63,12 @@ const ENTRY: &[u8] = ds_abi::DS_PLUGIN_ENTRY_V1
 const MAX_SYMBOLS: u32 = 1 << 16;
 const MAX_DYNAMIC_BYTES: u64 = 1 << 20;
 const MAX_PROGRAM_HEADERS: u16 = 1 << 12;
+const MAX_NAMES_BYTES: u64 = 1 << 24;
+const MAX_NEEDED: usize = 1 << 10;
+/// A path's length in Linux, for what the loader would look for.
+const MAX_NEEDED_BYTES: usize = 4096;
+/// Bytes of a name that a message shows.
+const SHOWN_BYTES: usize = 120;
 
 /// Checks the plugin library at `path`.
 ///
@@ -102,7 +108,9 @@ struct Image<'data, R: ReadRef<'data>> {
     data: R,
     segments: &'data [ProgramHeader64<Endianness>],
     dynamic: &'data [Dyn64<Endianness>],
-    strings: StringTable<'data, R>,
+    /// The names, each with a zero behind it. Many may share their end, so a copy of each would take
+    /// many times what the file has.
+    names: &'data [u8],
 }
 
 /// Hosts with other byte orders have no accelerators.
@@ -149,7 +157,7 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
             data,
             segments,
             dynamic,
-            strings: StringTable::default(),
+            names: &[],
         };
         let start = image
             .offset(DT_STRTAB)
@@ -157,13 +165,12 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         let size = image
             .value(DT_STRSZ)
             .ok_or_else(|| damaged("no size of the names"))?;
-        let end = start
-            .checked_add(size)
-            .ok_or_else(|| damaged("the names have no end"))?;
-        if data.len().is_ok_and(|file| end > file) {
-            return Err(damaged("the names reach beyond its end"));
+        if size > MAX_NAMES_BYTES {
+            return Err(damaged("it claims too many names"));
         }
-        image.strings = StringTable::new(data, start, end);
+        image.names = data
+            .read_bytes_at(start, size)
+            .map_err(|()| damaged("the names reach beyond its end"))?;
         Ok(image)
     }
 
@@ -182,6 +189,9 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         };
         for entry in self.dynamic {
             match entry.d_tag(ENDIAN) {
+                DT_NEEDED if library.needed.len() == MAX_NEEDED => {
+                    return Err(damaged("it claims to need too many libraries"));
+                }
                 DT_NEEDED => library.needed.push(self.text(entry.d_val(ENDIAN))?),
                 DT_SONAME => library.soname = Some(self.text(entry.d_val(ENDIAN))?),
                 _ => {}
@@ -198,22 +208,28 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
             if !is_export(symbol) {
                 continue;
             }
-            let name = self
-                .strings
-                .get(symbol.st_name(ENDIAN))
-                .map_err(|()| damaged("a symbol without a name"))?;
-            if name == ENTRY {
+            let rest = self
+                .names_from(symbol.st_name(ENDIAN).into())
+                .ok_or_else(|| damaged("a symbol without a name"))?;
+            let is = |name: &[u8]| {
+                let behind = rest.strip_prefix(name).and_then(<[u8]>::first);
+                behind == Some(&0)
+            };
+            if is(ENTRY) {
                 if !matches!(symbol.st_type(), STT_FUNC | STT_GNU_IFUNC) {
                     return Err(refuse("its `ds_plugin_v1` is no function"));
                 }
                 entry_found = true;
-            } else if !TOOLCHAIN.contains(&name) {
+            } else if !TOOLCHAIN.iter().any(|name| is(name)) {
                 foreign_count += 1;
                 if foreign.len() < 5 {
-                    foreign.push(format!(
-                        "`{}`",
-                        String::from_utf8_lossy(name).escape_debug()
-                    ));
+                    let name = &rest[..rest.len().min(SHOWN_BYTES)];
+                    let (name, more) = match name.iter().position(|byte| *byte == 0) {
+                        Some(end) => (&name[..end], ""),
+                        None => (name, "…"),
+                    };
+                    let name = String::from_utf8_lossy(name);
+                    foreign.push(format!("`{}{more}`", name.escape_debug()));
                 }
             }
         }
@@ -322,12 +338,20 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
             })
     }
 
+    /// The names from this one on.
+    fn names_from(&self, offset: u64) -> Option<&'data [u8]> {
+        self.names.get(usize::try_from(offset).ok()?..)
+    }
+
+    /// The name of a library.
     fn text(&self, offset: u64) -> Result<String> {
-        let name = u32::try_from(offset)
-            .ok()
-            .and_then(|offset| self.strings.get(offset).ok())
-            .ok_or_else(|| damaged("a library without a name"))?;
-        Ok(String::from_utf8_lossy(name).into_owned())
+        let rest = self.names_from(offset).unwrap_or_default();
+        let name = &rest[..rest.len().min(MAX_NEEDED_BYTES)];
+        let end = name.iter().position(|byte| *byte == 0);
+        let name = end.and_then(|end| std::str::from_utf8(&name[..end]).ok());
+        name.filter(|name| !name.chars().any(char::is_control))
+            .map(str::to_owned)
+            .ok_or_else(|| damaged("a library without a name that can be shown"))
     }
 }
 

@@ -95,7 +95,8 @@ impl ErrorKind {
 /// A failure: kind, operation, message, and where they help a hint and a source.
 ///
 /// `Display` is one line, lower case, without the hint; [`Error::hint`] is for the user's next step.
-/// `Debug`, which `main` prints, is both.
+/// `Debug`, which `main` prints, is both. What a file, a variable or a plugin put into it is shown
+/// with its control characters escaped, so that nobody else writes to the user's terminal.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -118,17 +119,20 @@ impl Error {
     ) -> Self {
         Self(Box::new(Inner {
             kind,
-            op: op.into(),
-            context: context.into(),
+            op: match op.into() {
+                Cow::Owned(op) => one_line(op).into(),
+                constant @ Cow::Borrowed(_) => constant,
+            },
+            context: one_line(context),
             hint: None,
             source: None,
         }))
     }
 
-    /// Adds what the user can do, as a sentence.
+    /// Adds what the user can do, as a sentence; one that points into a text has two lines.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.0.hint = Some(escaped(hint.into(), |c| c.is_control() && c != '\n'));
         self
     }
 
@@ -164,10 +168,30 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.op, self.0.context)?;
         match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
+            Some(source) => write!(f, ": {}", one_line(source.to_string())),
             None => Ok(()),
         }
     }
+}
+
+/// `text` as it can be shown on one line of a terminal: control characters are escaped.
+pub(crate) fn one_line(text: impl Into<String>) -> String {
+    escaped(text.into(), char::is_control)
+}
+
+fn escaped(text: String, wrong: impl Fn(char) -> bool) -> String {
+    if !text.contains(&wrong) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if wrong(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 impl fmt::Debug for Error {
@@ -187,5 +211,19 @@ impl StdError for Error {
             .source
             .as_deref()
             .map(|e| e as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_others_wrote_reaches_the_terminal_as_it_is() {
+        let error = Error::new(ErrorKind::Io, format!("read {}", "\t"), "a\u{1b}[31mb\nc é")
+            .with_hint("two\nlines\r")
+            .with_source(std::io::Error::other("x\u{7}"));
+        assert_eq!(error.to_string(), "read \\t: a\\u{1b}[31mb\\nc é: x\\u{7}");
+        assert_eq!(error.hint(), Some("two\nlines\\r"));
     }
 }

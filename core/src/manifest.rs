@@ -363,21 +363,49 @@ impl Manifest {
                 )));
             }
         }
-        // These are shown in terminals.
         for (key, text) in [
-            ("version", Some(&self.version)),
-            ("vendor", Some(&self.vendor)),
-            ("license", Some(&self.license)),
-            ("description", Some(&self.description)),
-            ("not_built", self.not_built.as_ref()),
+            ("version", &self.version),
+            ("vendor", &self.vendor),
+            ("license", &self.license),
+            ("description", &self.description),
         ] {
-            if text.is_some_and(|text| text.is_empty() || text.chars().any(char::is_control)) {
-                return Err(refuse(format!(
-                    "{key}: it is empty or has control characters"
-                )));
+            if text.is_empty() {
+                return Err(refuse(format!("{key}: it is empty")));
             }
         }
-        Ok(())
+        // All of it is shown in terminals, sooner or later.
+        let tree = serde_json::to_value(self).unwrap_or_default();
+        match control_character_in(&tree) {
+            Some(path) => Err(refuse(format!("{path}: it has control characters"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The path to a text in `tree` that has control characters.
+fn control_character_in(tree: &Value) -> Option<String> {
+    let has = |text: &str| text.chars().any(char::is_control);
+    let below = |key: &str, inner: &Value| {
+        let rest = control_character_in(inner)?;
+        let dot = if rest.is_empty() || rest.starts_with('[') {
+            ""
+        } else {
+            "."
+        };
+        Some(format!("{key}{dot}{rest}"))
+    };
+    match tree {
+        Value::String(text) => has(text).then(String::new),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, inner)| below(&format!("[{index}]"), inner)),
+        Value::Object(map) => map.iter().find_map(|(key, inner)| {
+            has(key)
+                .then(|| key.escape_debug().to_string())
+                .or_else(|| below(key, inner))
+        }),
+        _ => None,
     }
 }
 
@@ -682,8 +710,19 @@ mod tests {
             (
                 "description",
                 r#""\u001b[2J""#,
-                "description: it is empty or has control",
+                "description: it has control characters",
             ),
+            (
+                "library",
+                r#"{"linux-x86_64": [{"path": "a.so", "cpu": ["avx\u0007"]}]}"#,
+                "library.linux-x86_64[0].cpu[0]: it has control characters",
+            ),
+            (
+                "library",
+                r#"{"linux\u001b[2J": [{"path": "a.so"}]}"#,
+                "library.linux\\u{1b}[2J: it has control characters",
+            ),
+            ("must", r#"["\u001b"]"#, "the key `\\u{1b}`"),
             (
                 "seen_on",
                 r#"{"on": "dreams", "note": ""}"#,

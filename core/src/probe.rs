@@ -22,6 +22,7 @@ use crate::{
     accelerator::Source,
     child::{End, Run},
     discovery::CheckedLibrary,
+    error::one_line,
     footprint::Footprint,
     jit,
     manifest::Manifest,
@@ -275,7 +276,7 @@ fn ask(
     let words = String::from_utf8_lossy(&done.log);
     let last = words.lines().rev().find(|line| !line.trim().is_empty());
     let last = last.map_or_else(String::new, |line| {
-        format!("; its last words: {}", line.trim())
+        format!("; its last words: {}", one_line(line.trim()))
     });
     match done.end {
         End::TimedOut => Err(broken(format!(
@@ -296,7 +297,7 @@ fn ask(
                 .and_then(|text| serde_json::from_slice(&text).ok())
                 .ok_or_else(|| broken(format!("it ended the process with code {code}{last}")))?;
             let printed = words.lines().find(|l| !l.trim().is_empty() && !is_own(l));
-            let remark = printed.map(|line| format!("it prints: {}", line.trim()));
+            let remark = printed.map(|line| format!("it prints: {}", one_line(line.trim())));
             record.remarks.extend(remark);
             Ok(record)
         }

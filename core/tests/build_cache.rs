@@ -563,6 +563,36 @@ fn exported_entries_serve_as_a_shared_cache_and_can_be_imported() {
 }
 
 #[test]
+fn what_an_imported_folder_claims_is_not_waited_for_or_made_room_for() {
+    let house = House::new();
+    let (cache, toolchain) = (house.cache(), house.toolchain());
+    let one = cache.build(&copy("one"), &toolchain).unwrap();
+    let two = cache.build(&copy("two"), &toolchain).unwrap();
+    let shared = house.path("shared");
+    cache.export(None, &shared).unwrap();
+    let file = |key: BuildKey, name: &str| {
+        let hex = key.hex();
+        shared.join("v1").join(&hex[..2]).join(&hex).join(name)
+    };
+    // Nobody will ever write into this FIFO, and nearly all of that file is a hole.
+    let log = file(one.key, "build.log");
+    fs::remove_file(&log).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &log, rustix::fs::Mode::RUSR).unwrap();
+    let artefact = fs::File::options().write(true).open(file(two.key, "a.so"));
+    artefact.unwrap().set_len(1 << 40).unwrap();
+
+    let third = Cache::open(Settings::at(house.path("third"))).unwrap();
+    let imported = third.import(&shared).unwrap();
+    assert_eq!(imported.added[0].key, one.key);
+    assert!(
+        imported.refused[0].1.contains("the limit is 1073741824"),
+        "{:?}",
+        imported.refused
+    );
+    assert_eq!(third.lookup(&one.key).unwrap().bytes, b"one");
+}
+
+#[test]
 fn pruning_goes_by_size_age_and_state() {
     let house = House::new();
     let (cache, toolchain) = (house.cache(), house.toolchain());

@@ -9,11 +9,52 @@ use std::{
 
 use ds_core::{Host, discovery::Search};
 
+/// More flags for the C compiler, separated by blanks, such as those of a sanitizer.
+pub const CFLAGS_VARIABLE: &str = "DS_TESTS_CFLAGS";
+
 /// The workspace.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
+}
+
+/// The content of every file of that name in a folder of the project, or below it.
+///
+/// # Errors
+/// When a folder or file cannot be read.
+pub fn files_named(folder: &str, name: &str) -> io::Result<Vec<Vec<u8>>> {
+    contents(&root().join(folder), &|path| {
+        path.file_name() == Some(OsStr::new(name))
+    })
+}
+
+/// The content of every file with that ending in a folder of the project, or below it.
+///
+/// # Errors
+/// As [`files_named`].
+pub fn files_ending(folder: &str, ending: &str) -> io::Result<Vec<Vec<u8>>> {
+    contents(&root().join(folder), &|path| {
+        path.extension() == Some(OsStr::new(ending))
+    })
+}
+
+/// In the order of their paths.
+fn contents(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<Vec<Vec<u8>>> {
+    let paths: io::Result<Vec<_>> = std::fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    let mut paths = paths?;
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            all.extend(contents(&path, wanted)?);
+        } else if wanted(&path) {
+            all.push(std::fs::read(path)?);
+        }
+    }
+    Ok(all)
 }
 
 /// Builds the example in C of that name into a folder of its own in `folder`, as its README says;
@@ -44,6 +85,7 @@ pub fn build_c_from(sources: &Path, library: &str, plugin: &Path) -> io::Result<
         }
     }
     files.sort();
+    let more = std::env::var(CFLAGS_VARIABLE).unwrap_or_default();
     let built = Command::new("cc")
         .args([
             "-std=c11",
@@ -52,8 +94,9 @@ pub fn build_c_from(sources: &Path, library: &str, plugin: &Path) -> io::Result<
             "-shared",
             "-fvisibility=hidden",
             "-pthread",
-            "-I",
         ])
+        .args(more.split_whitespace())
+        .arg("-I")
         .arg(root().join("core/abi/include"))
         .args(&files)
         .arg("-o")
@@ -119,6 +162,8 @@ fn build_rust(name: &str, package: &str, folder: &Path) -> io::Result<()> {
 /// Builds a package's shared library and copies it to `library`.
 fn build_package(package: &str, library: &Path) -> io::Result<()> {
     let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        // A sanitizer that watches this process has no place in the compiler.
+        .env_remove("LD_PRELOAD")
         .current_dir(root())
         .args(["build", "--quiet", "--package", package])
         .args(["--message-format", "json-render-diagnostics"])

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod drill;
 pub mod example;
 pub mod hostile;
+pub mod mutate;
 pub mod sim;
 
 use std::{path::PathBuf, sync::OnceLock};

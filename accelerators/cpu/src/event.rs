@@ -1,10 +1,7 @@
 //! Timelines: a counter that grows, or fails, and whoever waits for it.
 
 use std::{
-    sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI32, AtomicU64, Ordering},
-    },
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -13,7 +10,7 @@ use ds_plugin::{
     abi::{DS_CANCELLED, DS_FOREVER, DS_OK, DsStatus},
 };
 
-use crate::pool::spin_until;
+use crate::sync::{AtomicI32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering, spin_until};
 
 type Callback = Box<dyn FnOnce(DsStatus) + Send>;
 
@@ -159,6 +156,7 @@ fn now_ns() -> u64 {
     u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_add(1)
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, mpsc};

@@ -22,10 +22,13 @@ mod device;
 mod event;
 mod jit;
 mod memory;
+#[cfg(all(loom, test))]
+mod models;
 mod ops;
 mod pool;
 mod probe;
 mod stream;
+mod sync;
 
 pub use device::Cpu;
 

@@ -5,11 +5,7 @@
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
-    },
-    thread,
+    sync::{Arc, PoisonError},
 };
 
 use ds_plugin::{
@@ -19,7 +15,10 @@ use ds_plugin::{
 
 use crate::{
     event::{self, Timeline},
-    pool::spin_until,
+    sync::{
+        AtomicBool, AtomicI32, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, spin_until,
+        thread,
+    },
 };
 
 /// A queue of work.
@@ -360,6 +359,7 @@ impl Shared {
     }
 }
 
+#[cfg(not(loom))]
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;

@@ -143,6 +143,21 @@ pub(super) fn open_plain(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Copies a regular file to a new one. What is none, such as a link or a FIFO that blocks whoever opens
+/// it, is refused.
+pub(super) fn copy_plain(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = open_plain(from)?;
+    if !source.metadata()?.is_file() {
+        return Err(Errno::INVAL.into());
+    }
+    let mut target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(to)?;
+    io::copy(&mut source, &mut target).map(drop)
+}
+
 /// Writes a new file and waits until it is on the disk.
 pub(super) fn write_durably(op: &'static str, path: &Path, content: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {

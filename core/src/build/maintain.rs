@@ -402,15 +402,11 @@ fn copy_entry(
     ] {
         let from = folder.join(name);
         let to = copy.join(name);
-        match fs::copy(&from, &to) {
-            // Nothing depends on the log, and somebody may have tidied it away.
-            Err(error)
-                if name == record::LOG_FILE && error.kind() == std::io::ErrorKind::NotFound =>
-            {
-                continue;
-            }
+        match files::copy_plain(&from, &to) {
+            // Nothing depends on the log: somebody may have tidied it away, or put a link there.
+            Err(_) if name == record::LOG_FILE => continue,
             Err(error) => return Err(files::io_error(OP, &from, error)),
-            Ok(_) => {}
+            Ok(()) => {}
         }
         files::seal(OP, &to)?;
     }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{BuildKey, BuildSpec, ToolchainIdentity, files};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, error::one_line};
 
 /// Describes the artefact of an entry.
 pub(super) const RECORD_FILE: &str = "record.json";
@@ -19,6 +19,11 @@ pub(super) const RECORD_FILE: &str = "record.json";
 pub(super) const FAILED_FILE: &str = "failed.json";
 /// What the compiler said.
 pub(super) const LOG_FILE: &str = "build.log";
+
+/// Largest record that is read, in bytes; one names a few sources and arguments.
+pub(super) const MAX_RECORD_BYTES: u64 = 4 << 20;
+/// Largest artefact that is read, in bytes. A file with holes can claim any size.
+const MAX_ARTEFACT_BYTES: u64 = 1 << 30;
 
 /// What an artefact was built from, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,7 +230,12 @@ pub(super) struct ValidEntry {
 /// # Errors
 /// What is wrong with it, in words.
 pub(super) fn read_entry(folder: &Path, key: &BuildKey) -> Result<Option<ValidEntry>, String> {
-    let Some(text) = read_trusted(&folder.join(RECORD_FILE))? else {
+    // Names in a record are whatever somebody wrote there.
+    read(folder, key).map_err(one_line)
+}
+
+fn read(folder: &Path, key: &BuildKey) -> Result<Option<ValidEntry>, String> {
+    let Some(text) = read_trusted(&folder.join(RECORD_FILE), MAX_RECORD_BYTES)? else {
         return match fs::symlink_metadata(folder) {
             Ok(_) => Err(format!("{RECORD_FILE} is missing")),
             Err(_) => Ok(None),
@@ -243,7 +253,8 @@ pub(super) fn read_entry(folder: &Path, key: &BuildKey) -> Result<Option<ValidEn
         ));
     }
     let path = folder.join(&record.artefact);
-    let bytes = read_trusted(&path)?.ok_or_else(|| format!("{} is missing", record.artefact))?;
+    let bytes = read_trusted(&path, MAX_ARTEFACT_BYTES)?
+        .ok_or_else(|| format!("{} is missing", record.artefact))?;
     if bytes.len() as u64 != record.artefact_bytes {
         return Err(format!(
             "{} has {} bytes instead of {}",
@@ -264,14 +275,14 @@ pub(super) fn read_entry(folder: &Path, key: &BuildKey) -> Result<Option<ValidEn
 
 /// Reads the remembered failure in `folder`; one that cannot be read is as good as none.
 pub(super) fn read_failure(folder: &Path, key: &BuildKey) -> Option<FailedBuild> {
-    let text = read_trusted(&folder.join(FAILED_FILE)).ok()??;
+    let text = read_trusted(&folder.join(FAILED_FILE), MAX_RECORD_BYTES).ok()??;
     let mut failed: FailedBuild = from_sealed_json(&text).ok()?;
     failed.log = folder.join(LOG_FILE);
     (failed.key == key.hex()).then_some(failed)
 }
 
 /// Reads a regular file that nobody else could have written; `None` when it does not exist.
-fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, String> {
+fn read_trusted(path: &Path, most_bytes: u64) -> Result<Option<Vec<u8>>, String> {
     let describe = |error: io::Error| format!("{}: {error}", path.display());
     let mut file = match files::open_plain(path) {
         Ok(file) => file,
@@ -284,6 +295,13 @@ fn read_trusted(path: &Path) -> Result<Option<Vec<u8>>, String> {
     }
     if let Some(what) = files::distrust(&metadata) {
         return Err(format!("{} {what}", path.display()));
+    }
+    if metadata.len() > most_bytes {
+        return Err(format!(
+            "{} has {} bytes, the limit is {most_bytes}",
+            path.display(),
+            metadata.len()
+        ));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
     file.read_to_end(&mut bytes).map_err(describe)?;

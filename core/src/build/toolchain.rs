@@ -373,8 +373,11 @@ struct Probes(BTreeMap<String, Probe>);
 
 impl Probes {
     fn read(cache: &Cache) -> Self {
-        fs::read(cache.toolchain_records())
-            .ok()
+        let path = cache.toolchain_records();
+        let small = fs::metadata(&path).is_ok_and(|meta| meta.len() <= record::MAX_RECORD_BYTES);
+        small
+            .then(|| fs::read(path).ok())
+            .flatten()
             .and_then(|text| record::from_sealed_json(&text).ok())
             .unwrap_or_default()
     }

@@ -18,7 +18,7 @@ pub use loader::open;
 
 use self::call::Guarded;
 use self::negotiate::{Agreement, PluginShape, Required, Side, TableShape, negotiate};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, error::one_line};
 
 /// The oldest minor of a plugin that this host accepts.
 const MIN_PLUGIN_MINOR: u32 = 0;
@@ -271,6 +271,8 @@ unsafe fn copy_table<T: Required>(table: *const T, keep: bool) -> T {
     if keep && !table.is_null() {
         // SAFETY: `struct_size` is the first field of every table.
         let stated = unsafe { table.cast::<u32>().read() } as usize;
+        // A field counts when it lies wholly inside: half a function is no function.
+        let stated = stated - stated % size_of::<usize>();
         // SAFETY: within both tables, which do not overlap.
         unsafe {
             ptr::copy_nonoverlapping(
@@ -288,5 +290,26 @@ unsafe fn copy_table<T: Required>(table: *const T, keep: bool) -> T {
 /// The string is valid for the call.
 unsafe fn owned(text: DsStr) -> String {
     // SAFETY: the caller's promise.
-    String::from_utf8_lossy(unsafe { text.bytes() }).into_owned()
+    one_line(String::from_utf8_lossy(unsafe { text.bytes() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_function_at_the_end_of_a_table_is_none() {
+        unsafe extern "C" fn function() {}
+        // Words as a plugin's table has them, every slot filled.
+        let mut words = [function as *const () as usize; size_of::<DsMemoryTable>() / 8];
+        let last = size_of::<DsMemoryTable>() - 8;
+        for cut in 0..8 {
+            words[0] = last + cut;
+            // SAFETY: the words are a table of more than the stated size; nothing is called.
+            let table = unsafe { copy_table(words.as_ptr().cast::<DsMemoryTable>(), true) };
+            // SAFETY: the table is as large, and its last field is a slot.
+            let slot = unsafe { (&raw const table).byte_add(last).cast::<usize>().read() };
+            assert_eq!(slot, 0, "{} of {} bytes", last + cut, last + 8);
+        }
+    }
 }

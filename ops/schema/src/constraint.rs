@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Attr, DType, Layout, MAX_RANK, Schema, error::did_you_mean};
+use crate::{
+    Attr, DType, Layout, MAX_RANK, Schema,
+    error::{did_you_mean, printable},
+};
 
 /// Largest `kernel.json` that is read, in bytes.
 const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -165,6 +168,16 @@ pub struct KernelError {
     pub message: String,
 }
 
+impl KernelError {
+    /// What the file wrote is shown with its control characters escaped.
+    fn new(kernel: Option<&str>, message: &str) -> Self {
+        Self {
+            kernel: kernel.map(printable),
+            message: printable(message),
+        }
+    }
+}
+
 impl KernelFile {
     /// Reads a `kernel.json`; [`KernelFile::check`] holds it against its schemas.
     ///
@@ -177,24 +190,16 @@ impl KernelFile {
                 "the file has {} bytes, the limit is {MAX_FILE_BYTES}",
                 json.len()
             );
-            return Err(KernelError {
-                kernel: None,
-                message,
-            });
+            return Err(KernelError::new(None, &message));
         }
-        let file: Self = serde_json::from_slice(json).map_err(|error| KernelError {
-            kernel: None,
-            message: error.to_string(),
-        })?;
+        let file: Self = serde_json::from_slice(json)
+            .map_err(|error| KernelError::new(None, &error.to_string()))?;
         if file.format != FORMAT {
             let message = format!(
                 "format {} is unknown, this version reads {FORMAT}",
                 file.format
             );
-            return Err(KernelError {
-                kernel: None,
-                message,
-            });
+            return Err(KernelError::new(None, &message));
         }
         Ok(file)
     }
@@ -257,6 +262,15 @@ impl Kernel {
         }
         if self.name.is_empty() || self.accelerator.is_empty() {
             return Err(self.error("a kernel needs a name and an accelerator"));
+        }
+        // They are shown in reports, and some of them become names of files.
+        let names = [&self.name, &self.accelerator].into_iter();
+        let mut names = names
+            .chain(&self.sources)
+            .chain(&self.symbol)
+            .chain(&self.constraints.target);
+        if let Some(name) = names.find(|name| name.chars().any(char::is_control)) {
+            return Err(self.error(format!("'{name}' has control characters")));
         }
         let leaves_folder = |source: &&String| {
             source.is_empty()
@@ -408,9 +422,6 @@ impl Kernel {
     }
 
     fn error(&self, message: impl Into<String>) -> KernelError {
-        KernelError {
-            kernel: Some(self.name.clone()),
-            message: message.into(),
-        }
+        KernelError::new(Some(&self.name), &message.into())
     }
 }

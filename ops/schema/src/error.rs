@@ -160,6 +160,19 @@ pub(crate) fn did_you_mean(word: &str, names: impl IntoIterator<Item = impl AsRe
         .map_or_else(String::new, |name| format!("; did you mean '{name}'?"))
 }
 
+/// `text` with its control characters escaped: what a file wrote goes to nobody's terminal as it is.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Levenshtein's distance in characters, letter case ignored.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().map(|c| c.to_ascii_lowercase()).collect();

@@ -347,6 +347,11 @@ fn files_are_held_against_schemas() {
             "the source '../x.c' is not beside the kernel.json",
         ),
         (
+            "sources",
+            json!(["x\u{1b}.c"]),
+            "'x\\u{1b}.c' has control characters",
+        ),
+        (
             "flags",
             json!([]),
             "the op 'rms_norm' is deterministic: see that the kernel is, and flag it 'deterministic'",
