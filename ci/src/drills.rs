@@ -5,7 +5,7 @@
 use crate::step::{Gate, Outcome};
 
 /// The test programs of `ds-tests` that tell what they found (`ds_tests::drill`).
-const PROGRAMS: &[&str] = &["sim_faults"];
+const PROGRAMS: &[&str] = &["faults", "sim_faults"];
 
 /// Runs them and prints a table; `long` for as often as a night has room for.
 pub(crate) fn print(gate: &Gate, long: bool) -> Outcome {
