@@ -5,6 +5,7 @@
 //! What goes in follows from the tree: every program called `ds_*`, every `plugins/*/plugin.json`
 //! with the library of the package `ds-plugin-*` of that name, every kernel.
 
+pub(crate) mod archive;
 pub(crate) mod stage;
 
 use std::fs;
@@ -33,10 +34,13 @@ pub(crate) fn build(root: &Path, prefix: &Path) -> Result<usize, String> {
     stage.publish()
 }
 
+/// Programs that are installed are those whose names begin so; nothing else is to be done for one.
+const PROGRAM: &str = "ds_";
+
 fn add_programs(stage: &mut Stage, root: &Path, metadata: &Metadata) -> Outcome {
     let packages = packages(metadata, |package| {
         let mut programs = package.targets.iter().filter(|target| target.is_bin());
-        programs.any(|target| target.name.starts_with("ds_"))
+        programs.any(|target| target.name.starts_with(PROGRAM))
     });
     for artifact in compile(root, &packages)? {
         if let Some(file) = artifact.executable {

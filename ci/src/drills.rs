@@ -9,6 +9,7 @@ const PACKAGES: &[&str] = &["ds-tests", "ds_conformance", "ds_report"];
 /// The test programs that tell what they found (`ds_tests::drill`).
 const PROGRAMS: &[&str] = &[
     "drills",
+    "faults",
     "fuzz",
     "fuzz_boundary",
     "hostile",

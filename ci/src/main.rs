@@ -79,13 +79,25 @@ fn check_all(options: &[&str]) -> Result<(), Failure> {
 }
 
 fn build_dist(options: &[&str]) -> Result<(), Failure> {
-    let prefix = match options {
-        [] => root().join("dist"),
-        ["--prefix", folder] => PathBuf::from(folder),
-        _ => return Err(unknown("dist", options)),
-    };
+    let mut prefix = root().join("dist");
+    let mut archive = None;
+    for option in options.chunks(2) {
+        match option {
+            ["--prefix", folder] => prefix = PathBuf::from(folder),
+            ["--archive", file] => archive = Some(Path::new(file)),
+            _ => return Err(unknown("dist", options)),
+        }
+    }
     let files = dist::build(root(), &prefix).map_err(Failure::Work)?;
     println!("{}: {files} files", prefix.display());
+    if let Some(archive) = archive {
+        let packed = dist::archive::write(&prefix, archive).map_err(Failure::Work)?;
+        print!("{}: {} bytes", archive.display(), packed.bytes);
+        match packed.glibc {
+            Some((major, minor)) => println!(", runs with glibc {major}.{minor} and later"),
+            None => println!(),
+        }
+    }
     Ok(())
 }
 
@@ -156,7 +168,8 @@ fn help() -> String {
     let mut text = String::from(
         "usage: cargo xtask COMMAND\n\n  \
          check [--fix]         run every step below; --fix lets them write\n  \
-         dist [--prefix DIR]   build what is installed, into dist/\n  \
+         dist [--prefix DIR] [--archive FILE.tar.gz]\n  \
+         \x20                     build what is installed, into dist/; pack it for other machines\n  \
          drills [--long]       what the drills found, as a table; --long for a night\n  \
          loom                  streams and timelines in every order of their threads\n  \
          sanitize              the C examples under sanitizers, the boundary under valgrind\n\n\

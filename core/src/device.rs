@@ -247,9 +247,21 @@ impl Device {
     pub fn synchronize(self) -> Result<()> {
         // SAFETY: the handle is open for ever.
         match unsafe { call!(self.0.plugin, device.synchronize(self.0.handle)) } {
-            Err(e) if e.kind() == ErrorKind::Unimplemented => self.0.streams.synchronize(),
+            Err(e) if e.kind() == ErrorKind::Unimplemented => self.0.streams.finish(),
             done => done,
         }
+    }
+
+    /// As [`Device::synchronize`], and when this returns, nothing is pending: also when it was the
+    /// wait that failed and not the work.
+    ///
+    /// # Errors
+    /// As [`Device::synchronize`].
+    pub(crate) fn finish(self) -> Result<()> {
+        self.synchronize().inspect_err(|_| {
+            // Its failure is that of the device, or of work that is over.
+            let _ = self.0.streams.finish();
+        })
     }
 
     pub(crate) fn plugin(self) -> &'static Plugin {
@@ -295,7 +307,8 @@ impl Device {
     /// Gives free memory of the pool back to the device; upstream's `empty_cache`.
     ///
     /// # Errors
-    /// When the device cannot finish its work first.
+    /// When the device cannot finish its work first, and nothing is given back; or when it does not
+    /// take memory back, which is lost, while the rest is given back.
     pub fn empty_cache(self) -> Result<()> {
         self.0.pool.trim(self)
     }

@@ -24,6 +24,9 @@ use crate::{
     plugin::call::{self, call},
 };
 
+/// How long after a look at what the plugin does not let us wait for the next one follows.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+
 /// An in-order queue of work on a device. Clones are the same stream; dropping the last one waits
 /// for its work.
 #[derive(Clone)]
@@ -93,13 +96,16 @@ impl Stream {
     /// # Errors
     /// The first failure of that work.
     pub fn synchronize(&self) -> Result<()> {
-        // SAFETY: the handle lives as long as `self`.
-        unsafe {
-            call!(
-                self.0.device.plugin(),
-                stream.stream_synchronize(self.0.handle)
-            )
-        }
+        self.0.synchronize()
+    }
+
+    /// As [`Stream::synchronize`], and when this returns, nothing is pending: also when it was the
+    /// wait that failed and not the work. Before memory that the work uses is given to others.
+    ///
+    /// # Errors
+    /// As [`Stream::synchronize`].
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.0.finish()
     }
 
     /// Whether nothing is pending.
@@ -107,12 +113,20 @@ impl Stream {
     /// # Errors
     /// The failure of work that is done.
     pub fn is_idle(&self) -> Result<bool> {
-        // SAFETY: the handle lives as long as `self`.
-        match unsafe { call!(self.0.device.plugin(), stream.stream_query(self.0.handle)) } {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotReady => Ok(false),
-            Err(e) => Err(e),
-        }
+        self.0.is_idle()
+    }
+
+    /// Whether no work of it will still run: nothing is pending, or it failed.
+    ///
+    /// # Errors
+    /// When the device does not tell.
+    pub(crate) fn is_over(&self) -> Result<bool> {
+        // A failure of its work stays, so it is told again; one of the question is not.
+        let told = |_| match (self.is_idle(), self.is_idle()) {
+            (Err(e), Err(again)) if e.kind() == again.kind() => Ok(true),
+            (_, last) => last,
+        };
+        self.is_idle().or_else(told)
     }
 
     /// The point that is reached when the work queued so far is done.
@@ -246,6 +260,31 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, Submit> {
         self.submit.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn synchronize(&self) -> Result<()> {
+        // SAFETY: the handle lives as long as `self`.
+        unsafe { call!(self.device.plugin(), stream.stream_synchronize(self.handle)) }
+    }
+
+    fn is_idle(&self) -> Result<bool> {
+        // SAFETY: the handle lives as long as `self`.
+        match unsafe { call!(self.device.plugin(), stream.stream_query(self.handle)) } {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotReady => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn finish(&self) -> Result<()> {
+        let done = self.synchronize();
+        if done.is_err() {
+            // A stream whose work failed has nothing pending, and says so at once.
+            while matches!(self.is_idle(), Ok(false)) {
+                thread::sleep(LOOK_AGAIN);
+            }
+        }
+        done
+    }
 }
 
 impl Drop for Inner {
@@ -254,9 +293,7 @@ impl Drop for Inner {
             return;
         }
         // Waits for the queue: what the stream's work uses may be given to others after this.
-        // SAFETY: the handle is live until it is destroyed below.
-        let done = unsafe { call!(self.device.plugin(), stream.stream_synchronize(self.handle)) };
-        if let Err(e) = done {
+        if let Err(e) = self.finish() {
             log::debug!("a stream of {} ends with a failure: {e}", self.device);
         }
         if let Some(destroy) = self.device.plugin().tables().stream.stream_destroy {
@@ -329,9 +366,9 @@ impl Streams {
         slots.filter_map(|slot| self.live(slot)).collect()
     }
 
-    /// Waits for every stream; gives the first failure.
-    pub(crate) fn synchronize(&self) -> Result<()> {
-        let done = |result: Result<()>, stream: Stream| result.and(stream.synchronize());
+    /// Waits for every stream, as [`Stream::finish`] does; gives the first failure.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let done = |result: Result<()>, stream: Stream| result.and(stream.finish());
         self.all().into_iter().fold(Ok(()), done)
     }
 
@@ -565,6 +602,21 @@ impl Point {
         }
     }
 
+    /// As [`Point::wait`] without a limit, and when this returns, the point is over: also when it was
+    /// the wait that failed.
+    ///
+    /// # Errors
+    /// As [`Point::wait`].
+    pub(crate) fn finish(&self) -> Result<()> {
+        let done = self.wait(None);
+        if done.is_err() {
+            while matches!(self.is_reached(), Ok(false)) {
+                thread::sleep(LOOK_AGAIN);
+            }
+        }
+        done
+    }
+
     /// A point on `device` that is reached, or fails, when this one does.
     fn bridge(&self, device: Device) -> Result<Self> {
         let there = Timeline::new(device)?.next();
@@ -579,6 +631,10 @@ impl Point {
                 };
                 if let Err(e) = told {
                     log::error!("hand over to {}: {e}", to.timeline.device());
+                    // Whoever waits there must not do so for ever.
+                    if let Err(e) = to.timeline.fail(e.kind()) {
+                        log::error!("{} waits for ever: {e}", to.timeline.device());
+                    }
                 }
             })
             .map_err(|e| {

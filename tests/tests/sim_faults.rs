@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, sync::mpsc, thread, time::Duration};
 
-use ds_core::{Buffer, DType, Device, Error, ErrorKind, Stream, Tensor, Timeline, op};
+use ds_core::{
+    Buffer, DType, Device, Error, ErrorKind, MemoryKind, Point, Stream, Tensor, Timeline, op,
+};
 use ds_schema::Attr;
 use ds_tests::{
     cases::tensor,
@@ -39,6 +41,12 @@ const CASES: &[Case] = cases! {
     calls_that_fail_at_once_leave_everything_as_it_was:
         "open:1:7,stream_create:1:16,event_create:1:16,event_record:1:16,copy:1:10,fill:1:3,\
          launch:1:16,prepare:1:7",
+    a_stream_whose_wait_fails_ends_when_its_work_does: "stream_synchronize:2:16",
+    a_read_whose_wait_fails_returns_when_its_copy_is_over: "stream_synchronize:4:16",
+    raw_memory_is_kept_from_work_that_nobody_could_wait_for: "synchronize:1:16",
+    memory_used_abroad_is_kept_when_the_wait_for_that_fails: "event_synchronize:1:16",
+    a_point_of_another_plugin_that_cannot_be_handed_on_fails: "event_signal:1:16",
+    what_is_not_given_back_is_told: "synchronize:2:16,free:1:16",
     a_kernel_that_cannot_be_prepared_leaves_its_place_to_the_reference:
         "prepare:1:13,compile:2:11,load:2:14",
 };
@@ -64,7 +72,11 @@ fn each_failure_is_told_where_it_belongs_and_nothing_else_suffers() {
                 ("DS_CACHE_DIR", cache.path()),
             ])
             // No delays: what is late here is held by a point.
-            .envs([("SIM_MAX_DELAY_US", "0"), ("SIM_COMPILE_MS", "0")])
+            .envs([
+                ("SIM_MAX_DELAY_US", "0"),
+                ("SIM_COMPILE_MS", "0"),
+                ("RUST_BACKTRACE", "0"),
+            ])
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&done.stdout);
@@ -227,7 +239,7 @@ fn memory_that_is_not_taken_back_is_lost_and_nothing_else() {
     let device = device();
     let stream = Stream::new(device).unwrap();
     drop([2, 4].map(|mib| Buffer::new(&stream, mib << 20).unwrap()));
-    device.empty_cache().unwrap();
+    device.empty_cache().unwrap_err();
     let left = device.memory_stats().reserved_bytes;
     assert!([2 << 20, 4 << 20].contains(&left), "{left}");
     let buffer = Buffer::new(&stream, 2 << 20).unwrap();
@@ -268,6 +280,106 @@ fn calls_that_fail_at_once_leave_everything_as_it_was() {
     assert_eq!(values(&stream, &z).unwrap(), [0.0; 4]);
     axpby(&stream, &x, &y, &z).unwrap();
     assert_eq!(values(&stream, &z).unwrap(), [3.0; 4]);
+}
+
+/// Has `action` done while `gate` is closed, and says whether it waited for the gate. An action that
+/// should, and does not, is over long before the gate is opened for it all the same.
+fn waits_for(gate: &Point, action: impl FnOnce()) -> bool {
+    let (over, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let opener = scope.spawn(move || {
+            let waited = told.recv_timeout(Duration::from_millis(200)).is_err();
+            gate.timeline().signal(gate.value()).unwrap();
+            waited
+        });
+        action();
+        // The other side is gone when it has not waited for this.
+        let _ = over.send(());
+        opener.join().unwrap()
+    })
+}
+
+fn a_stream_whose_wait_fails_ends_when_its_work_does() {
+    let (late, other) = (
+        Stream::new(device()).unwrap(),
+        Stream::new(device()).unwrap(),
+    );
+    other.synchronize().unwrap();
+    let gate = Timeline::new(device()).unwrap().next();
+    let buffer = Buffer::new(&late, 16).unwrap();
+    late.wait(&gate).unwrap();
+    buffer.fill(&late, 1).unwrap();
+    drop(buffer);
+    assert!(waits_for(&gate, || drop(late)));
+    // The block is anybody's now, so nothing may come behind this.
+    let buffer = Buffer::new(&other, 16).unwrap();
+    buffer.fill(&other, 2).unwrap();
+    let mut read = [0; 16];
+    buffer.read(&other, 0, &mut read).unwrap();
+    assert_eq!(read, [2; 16]);
+}
+
+fn a_read_whose_wait_fails_returns_when_its_copy_is_over() {
+    let stream = Stream::new(device()).unwrap();
+    let [x, ..] = threes(&stream);
+    let gate = Timeline::new(device()).unwrap().next();
+    stream.wait(&gate).unwrap();
+    let mut read = [0; 16];
+    let read = &mut read;
+    assert!(waits_for(&gate, || {
+        let error = x.buffer().read(&stream, 0, read).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }));
+}
+
+fn raw_memory_is_kept_from_work_that_nobody_could_wait_for() {
+    let stream = Stream::new(device()).unwrap();
+    let gate = Timeline::new(device()).unwrap().next();
+    let buffer = Buffer::of_kind(device(), 16, MemoryKind::Device).unwrap();
+    stream.wait(&gate).unwrap();
+    buffer.fill(&stream, 1).unwrap();
+    assert!(waits_for(&gate, || drop(buffer)));
+    stream.synchronize().unwrap();
+}
+
+fn memory_used_abroad_is_kept_when_the_wait_for_that_fails() {
+    let [one, two] = sim::devices().unwrap();
+    let there = Stream::new(two).unwrap();
+    let gate = Timeline::new(two).unwrap().next();
+    let from = Buffer::of_kind(one, 16, MemoryKind::Device).unwrap();
+    let to = Buffer::new(&there, 16).unwrap();
+    there.wait(&gate).unwrap();
+    to.copy_from(&there, 0, &from, 0, 16).unwrap();
+    assert!(waits_for(&gate, || drop(from)));
+    there.synchronize().unwrap();
+}
+
+fn a_point_of_another_plugin_that_cannot_be_handed_on_fails() {
+    let folder = std::env::var_os(FOLDER_VARIABLE).unwrap();
+    let host = example::host(folder.as_ref());
+    let another = host.accelerator("sim").unwrap().device(0).unwrap();
+    let (here, there) = (
+        Stream::new(device()).unwrap(),
+        Stream::new(another).unwrap(),
+    );
+    there.wait(&here.record().unwrap()).unwrap();
+    let end = there.record().unwrap();
+    let error = end.wait(Some(Duration::from_secs(10))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+}
+
+fn what_is_not_given_back_is_told() {
+    let device = device();
+    let stream = Stream::new(device).unwrap();
+    drop([2, 4].map(|mib| Buffer::new(&stream, mib << 20).unwrap()));
+    let error = device.empty_cache().unwrap_err();
+    assert!(error.to_string().contains("synchronize"), "{error}");
+    assert_eq!(device.memory_stats().reserved_bytes, 6 << 20);
+    let error = device.empty_cache().unwrap_err();
+    assert!(error.to_string().contains("free"), "{error}");
+    let left = device.memory_stats().reserved_bytes;
+    assert!([2 << 20, 4 << 20].contains(&left), "{left}");
+    device.empty_cache().unwrap();
 }
 
 fn a_kernel_that_cannot_be_prepared_leaves_its_place_to_the_reference() {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::step::Outcome;
 
 /// Lists the files of a prefix, so that the next build tells its own from what a user added.
-const LISTING: &str = "share/deepspeed/files.txt";
+pub(crate) const LISTING: &str = "share/deepspeed/files.txt";
 
 /// What a file is installed for; the permissions follow, whatever the user's mask.
 #[derive(Clone, Copy)]

@@ -79,6 +79,9 @@ unsafe impl Sync for Memory {}
 impl Buffer {
     /// Memory of `stream`'s device, ready for work on `stream`. Its content is undefined.
     ///
+    /// Where there is none left, this waits for the device's work, to give back what is free: that
+    /// work must not wait for a point that only the caller raises.
+    ///
     /// # Units
     /// `bytes`; 0 gives a buffer without memory.
     ///
@@ -209,7 +212,7 @@ impl Buffer {
             Ok(point) => self.device().pool().use_abroad(self.address(), point),
             // What cannot be noted is over when this returns.
             Err(e) => {
-                let done = stream.synchronize();
+                let done = stream.finish();
                 log::debug!("{self:?} is in use on {stream:?}: {e}; waited: {done:?}");
             }
         }
@@ -243,7 +246,7 @@ impl Buffer {
             to.as_mut_ptr().cast(),
             to.len(),
         )?;
-        stream.synchronize()
+        stream.finish()
     }
 
     /// Queues a copy of `bytes` bytes from `source` on the same device or another one of the same
@@ -388,7 +391,7 @@ impl Buffer {
         if self.device().info().synchronous {
             Ok(())
         } else {
-            stream.synchronize()
+            stream.finish()
         }
     }
 
@@ -428,7 +431,7 @@ impl Buffer {
 
 /// Waits for all work that may use memory of `device` at `address`.
 fn finish_work(device: Device, address: *mut c_void) -> Result<()> {
-    let own = device.synchronize();
+    let own = device.finish();
     own.and(device.pool().wait_abroad(address))
 }
 

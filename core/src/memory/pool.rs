@@ -249,21 +249,24 @@ impl Pool {
         if let Some((slot, block)) = state.take_other(stream.slot(), class, bytes) {
             // The stream that freed it may still be using it: whatever it has queued comes first.
             *other = stream.device().streams().live(slot);
-            let busy = other.as_ref().filter(|s| matches!(s.is_idle(), Ok(false)));
-            let ordered = match busy {
-                Some(busy) => busy.record().and_then(|point| stream.wait(&point)),
-                None => Ok(()),
+            let over = other.as_ref().map_or(Ok(true), Stream::is_over);
+            let waits = matches!(over, Ok(false));
+            let ordered = match &other {
+                Some(busy) if waits => busy.record().and_then(|point| stream.wait(&point)),
+                _ => over.map(drop),
             };
             if ordered.is_ok() {
                 state.stats.cache_hits += 1;
-                state.stats.cross_stream_hits += u64::from(busy.is_some());
+                state.stats.cross_stream_hits += u64::from(waits);
                 return Ok(block);
             }
             state.put_back(slot, block);
         }
         match self.take_new(state, stream.device(), stream.slot(), class, bytes) {
             Err(e) if e.kind() == ErrorKind::OutOfMemory => {
-                state.trim(stream.device());
+                if let Err(e) = state.trim(stream.device()) {
+                    log::warn!("make room on {}: {e}", stream.device());
+                }
                 self.take_new(state, stream.device(), stream.slot(), class, bytes)
                     .map_err(|e| state.explain(stream.device(), bytes, &e))
             }
@@ -336,28 +339,19 @@ impl Pool {
         };
         let block = *block;
         // Recorded outside the lock: it is a call into the plugin.
-        let last_uses = if guests.are_none() {
-            Ok(Vec::new())
+        let mut last_uses = if guests.are_none() {
+            Vec::new()
         } else {
             last_uses(device, std::mem::take(guests))
         };
         memory.owner = Owner::Free { block };
         let mut state = self.lock();
         state.note_given(block);
-        let abroad = state.take_abroad(memory.address.addr());
-        let last_uses = last_uses.map(|mut points| {
-            points.extend(abroad);
-            points
-        });
-        match last_uses {
-            Ok(points) if points.is_empty() => state.put_back(block.home(), memory),
-            Ok(points) => state.pending.push((memory, block.home(), points)),
-            // A failed stream never says when it is done with the block, so it is not used again.
-            Err(e) => log::warn!(
-                "{} bytes of {} stay unused: {e}",
-                block.bytes,
-                memory.device
-            ),
+        last_uses.extend(state.take_abroad(memory.address.addr()));
+        if last_uses.is_empty() {
+            state.put_back(block.home(), memory);
+        } else {
+            state.pending.push((memory, block.home(), last_uses));
         }
     }
 
@@ -375,7 +369,7 @@ impl Pool {
     /// Waits for the uses on other devices of a buffer that is not the pool's.
     pub(crate) fn wait_abroad(&self, address: *mut c_void) -> Result<()> {
         let points = self.lock().take_abroad(address.addr());
-        let over = |point: Point| point.wait(None);
+        let over = |point: Point| point.finish();
         points.into_iter().map(over).fold(Ok(()), Result::and)
     }
 
@@ -393,11 +387,10 @@ impl Pool {
     /// Gives free memory back to the device; upstream's `empty_cache`.
     ///
     /// # Errors
-    /// When the device cannot finish its work first.
+    /// When the device cannot finish its work first, or does not take memory back.
     pub(crate) fn trim(&self, device: Device) -> Result<()> {
         device.synchronize()?;
-        self.lock().trim(device);
-        Ok(())
+        self.lock().trim(device)
     }
 
     pub(crate) fn stats(&self) -> MemoryStats {
@@ -421,7 +414,7 @@ impl Pool {
 
 /// The points behind the last use of a block by each of `guests`.
 #[cold]
-fn last_uses(device: Device, mut guests: Guests) -> Result<Vec<Point>> {
+fn last_uses(device: Device, mut guests: Guests) -> Vec<Point> {
     let mut points = Vec::new();
     for stream in device.streams().all() {
         if !guests.may_have(stream.slot()) {
@@ -429,10 +422,14 @@ fn last_uses(device: Device, mut guests: Guests) -> Result<Vec<Point>> {
         }
         match stream.record() {
             Ok(point) => points.push(point),
-            Err(_) => stream.synchronize()?,
+            // What cannot be noted is over when this returns.
+            Err(e) => {
+                let done = stream.finish();
+                log::debug!("a block was in use on {stream:?}: {e}; waited: {done:?}");
+            }
         }
     }
-    Ok(points)
+    points
 }
 
 impl State {
@@ -511,12 +508,13 @@ impl State {
     }
 
     /// Frees every large block that is free, and every slab of which all blocks are.
-    fn trim(&mut self, device: Device) {
+    ///
+    /// # Errors
+    /// The device's, when its work cannot be waited for, and nothing is freed; else the first failure
+    /// to free: what nobody knows to be freed is not used again.
+    fn trim(&mut self, device: Device) -> Result<()> {
         // Blocks may still be in use by work queued before they were freed.
-        if let Err(e) = device.synchronize() {
-            log::warn!("free memory of {device} is kept: {e}");
-            return;
-        }
+        device.synchronize()?;
         self.stats.trims += 1;
         self.settle_pending();
         let held = |slab| self.pending.iter().any(|(m, ..)| m.block().slab == slab);
@@ -539,15 +537,20 @@ impl State {
                     .map(|memory| (memory.address.addr(), memory.block().bytes)),
             );
         }
+        let mut done = Ok(());
         for (address, bytes) in dead {
             let pointer = std::ptr::with_exposed_provenance_mut(address);
             // SAFETY: reserved with these numbers; no block of it is live, free or pending any
             // more, and the device has just finished all work.
             match unsafe { device.free(pointer, bytes, DS_MEMORY_DEVICE) } {
                 Ok(()) => self.stats.reserved_bytes -= bytes,
-                Err(e) => log::error!("free memory of {device}: {e}"),
+                Err(e) => {
+                    log::error!("free memory of {device}: {bytes} bytes are lost: {e}");
+                    done = done.and(Err(e));
+                }
             }
         }
+        done
     }
 
     fn explain(&self, device: Device, bytes: u64, cause: &Error) -> Error {

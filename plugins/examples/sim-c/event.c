@@ -211,12 +211,14 @@ DsStatus sim_event_create(DsDevice device, DsEvent *event, DsErrorSink *error)
     pthread_cond_init(&made->changed, &clock);
     pthread_condattr_destroy(&clock);
     *event = made;
+    sim_made(SIM_EVENT);
     return DS_OK;
 }
 
 void sim_event_destroy(DsEvent event)
 {
     if (event != NULL && !sim_forked()) {
+        sim_given_back(SIM_EVENT);
         let_go(event);
     }
 }

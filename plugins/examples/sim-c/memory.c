@@ -106,6 +106,7 @@ static DsStatus memory_allocate(DsDevice handle,
                              " are free on %s, not all in one piece",
                              bytes, free_bytes, device->uuid);
     }
+    sim_made(SIM_BLOCK);
     return DS_OK;
 }
 
@@ -143,6 +144,7 @@ memory_free(DsDevice handle, void *address, uint64_t bytes, uint32_t kind, DsErr
                         device->uuid, bytes, (unsigned)kind, address);
     }
     free(block);
+    sim_given_back(SIM_BLOCK);
     return DS_OK;
 }
 

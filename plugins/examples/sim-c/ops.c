@@ -239,11 +239,13 @@ static DsStatus prepare(DsDevice handle,
         .workspace_alignment = kernel->workspace_bytes != 0 ? SIM_ALIGNMENT_BYTES : 0,
     };
     sim_give(prepared, &filled, sizeof filled);
+    sim_made(SIM_PREPARED);
     return DS_OK;
 }
 
 static void release(DsPreparedHandle prepared)
 {
+    sim_given_back(SIM_PREPARED);
     free(prepared);
 }
 

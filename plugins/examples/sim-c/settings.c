@@ -21,6 +21,7 @@ struct fault {
 static struct sim_settings settings;
 static struct fault faults[MAX_FAULTS];
 static size_t fault_count;
+static atomic_uint faults_met;
 static pthread_once_t settings_once = PTHREAD_ONCE_INIT;
 
 __attribute__((format(printf, 2, 3))) static void refuse(DsStatus status, const char *format, ...)
@@ -168,10 +169,37 @@ DsStatus sim_fault(const char *function)
     for (size_t i = 0; i < fault_count; i++) {
         if (strcmp(faults[i].function, function) == 0 && atomic_load(&faults[i].left) > 0
             && atomic_fetch_sub(&faults[i].left, 1) == 1) {
+            atomic_fetch_add(&faults_met, 1);
             return faults[i].status;
         }
     }
     return DS_OK;
+}
+
+// ---- SIM_REPORT: what the host did not give back.
+
+static atomic_int live[SIM_HANDLES];
+
+void sim_made(enum sim_handle kind)
+{
+    atomic_fetch_add(&live[kind], 1);
+}
+
+void sim_given_back(enum sim_handle kind)
+{
+    atomic_fetch_sub(&live[kind], 1);
+}
+
+__attribute__((destructor)) static void report(void)
+{
+    const char *wanted = getenv("SIM_REPORT");
+    if (wanted == NULL || strcmp(wanted, "1") != 0) {
+        return;
+    }
+    fprintf(stderr, "sim: live at the end: streams %d, events %d, blocks %d, prepared %d; faults met: %u\n",
+            atomic_load(&live[SIM_STREAM]), atomic_load(&live[SIM_EVENT]),
+            atomic_load(&live[SIM_BLOCK]), atomic_load(&live[SIM_PREPARED]),
+            atomic_load(&faults_met));
 }
 
 // ---- Fork. The child has none of the threads that serve the streams, and their locks may be held.

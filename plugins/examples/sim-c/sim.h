@@ -100,6 +100,12 @@ DsStatus sim_enter(const char *function, DsErrorSink *error);
 bool sim_forked(void);
 void sim_watch_fork(void);
 
+// What the host has to give back; SIM_REPORT tells how much of it is live when the process ends.
+enum sim_handle { SIM_STREAM, SIM_EVENT, SIM_BLOCK, SIM_PREPARED, SIM_HANDLES };
+
+void sim_made(enum sim_handle kind);
+void sim_given_back(enum sim_handle kind);
+
 // ---- device.c
 
 // A simulated piece of hardware. What the driver of real hardware keeps, you do not.
@@ -145,6 +151,7 @@ struct sim_work {
     void (*drop)(struct sim_work *work);
     bool even_after_failure;
     DsStatus fault;
+    const char *fault_name;
 };
 
 struct DsStreamObject {

@@ -71,7 +71,7 @@ static void run(struct DsStreamObject *stream, struct sim_work *work, struct sim
 {
     bool sound = failure->status == DS_OK;
     if (sound && work->fault != DS_OK) {
-        sim_failure_set(failure, work->fault, "SIM_FAULT makes this work fail");
+        sim_failure_set(failure, work->fault, "SIM_FAULT makes this %s fail", work->fault_name);
     }
     if (failure->status == DS_OK || work->even_after_failure) {
         work->run(work, failure);
@@ -124,6 +124,7 @@ void sim_stream_push(DsStream stream, struct sim_work *work, const char *fault_n
 {
     work->next = NULL;
     work->fault = sim_fault(fault_name);
+    work->fault_name = fault_name;
     pthread_mutex_lock(&stream->lock);
     *stream->last = work;
     stream->last = &work->next;
@@ -281,6 +282,9 @@ stream_create(DsDevice handle, uint32_t flags, DsStream *stream, DsErrorSink *er
         }
     }
     pthread_mutex_unlock(&device->lock);
+    if (status == DS_OK) {
+        sim_made(SIM_STREAM);
+    }
     return status;
 }
 
@@ -291,6 +295,7 @@ static void stream_destroy(DsStream stream)
     if (stream == NULL || sim_forked()) {
         return;
     }
+    sim_given_back(SIM_STREAM);
     struct sim_device *device = stream->device;
     pthread_mutex_lock(&device->lock);
     bool gone = --stream->handles == 0;
