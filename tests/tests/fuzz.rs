@@ -320,7 +320,10 @@ fn probe_records() {
             hint: Some("report it".to_owned()),
         }),
     ];
-    let texts = records.map(|devices| serde_json::to_vec(&ProbeRecord { devices }).unwrap());
+    let texts = records.map(|devices| {
+        let remarks = vec!["it prints: hello".to_owned()];
+        serde_json::to_vec(&ProbeRecord { devices, remarks }).unwrap()
+    });
     let mut mutator = Mutator::new(4, texts);
     let make = || match mutator.dice.below(4) {
         0 => mutator.bytes(),
