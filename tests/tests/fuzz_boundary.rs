@@ -212,10 +212,13 @@ fn descriptions_of_plugins() {
         // SAFETY: the entry above keeps the contract, but for the numbers; nothing is called.
         let entered = unsafe { Plugin::enter("fuzzed", entry) };
 
-        let whole = |index: usize| has(&tables[index], required[index].1);
+        // A size beyond reason is taken for damage.
+        let sane = |bytes: usize| bytes <= 64 << 10;
+        let whole = |index: usize| has(&tables[index], required[index].1) && sane(tables[index][0]);
         let known = !extensions.iter().any(|extension| extension.flags != 0);
         let fits = !fails
             && plugin.struct_size as usize >= size_of::<DsPlugin>()
+            && sane(plugin.struct_size as usize)
             && plugin.min_host_minor <= host_minor
             && plugin.panic_strategy != DS_PANIC_ABORT
             && plugin.features_required & !7 == 0
