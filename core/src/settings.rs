@@ -57,6 +57,8 @@ impl Debug {
 pub(crate) struct Settings {
     pub(crate) fallback: Fallback,
     pub(crate) debug: Debug,
+    /// Only kernels that say that they are deterministic may be chosen.
+    pub(crate) deterministic: bool,
 }
 
 /// The settings of this process.
@@ -92,6 +94,7 @@ impl Settings {
                 Some(list) => Debug::parse(&list.to_string_lossy())?,
                 None => Debug::default(),
             },
+            deterministic: choice(&variable, "DS_DETERMINISTIC", &[("0", false), ("1", true)])?,
         })
     }
 }
@@ -139,7 +142,7 @@ mod tests {
         );
     }
     #[test]
-    fn debug_takes_a_list_of_words() {
+    fn debug_takes_a_list_and_deterministic_a_digit() {
         let with = |name: &'static str, value: &'static str| {
             Settings::read(move |asked| (asked == name).then(|| value.into()))
         };
@@ -154,6 +157,14 @@ mod tests {
         assert_eq!(
             debug("sync,synk").unwrap_err(),
             "DS_DEBUG has 'synk'; its words, separated by commas, are sync, shadow, leaks"
+        );
+        let deterministic = |word| with("DS_DETERMINISTIC", word).map(|s| s.deterministic);
+        assert_eq!(deterministic("1"), Ok(true));
+        assert_eq!(deterministic("0"), Ok(false));
+        assert_eq!(deterministic(""), Ok(false));
+        assert_eq!(
+            deterministic("true").unwrap_err(),
+            "DS_DETERMINISTIC is 'true'; it must be one of 0, 1"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `DS_DEBUG`, mostly on the example in C, whose work fails later and whose
+//! `DS_DEBUG` and `DS_DETERMINISTIC`, mostly on the example in C, whose work fails later and whose
 //! kernels are wrong on demand. Each case is a process of its own, because variables are read once.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -7,10 +7,10 @@ use std::{path::Path, process::Command, sync::OnceLock};
 
 use ds_core::{
     Buffer, DType, Device, Error, ErrorKind, MemoryKind, Stream, Tensor, Timeline,
-    op::{self, Placed, RunsOn, Size},
+    op::{self, Choice, Placed, RunsOn, Size},
 };
-use ds_ops::{cast::cast, rms_norm::rms_norm};
-use ds_schema::Attr;
+use ds_ops::{cast::cast, matmul::matmul, rms_norm::rms_norm};
+use ds_schema::{Attr, TensorSpec};
 use ds_tests::{
     cases::tensor,
     compare::values,
@@ -20,6 +20,9 @@ use ds_tests::{
 
 /// Names the case that a process is for.
 const CASE: &str = "DS_TESTS_CASE";
+
+/// Asks for the example with kernels that need not repeat.
+const OTHER_BITS: &str = "DS_TESTS_OTHER_BITS";
 
 /// A case: what its process has in the environment, what is to hold there, and what of its standard
 /// error.
@@ -62,13 +65,17 @@ const CASES: &[Case] = cases! {
     every_case_passes [DS_DEBUG = "shadow"];
     every_case_passes [DS_DEBUG = "sync,shadow", DS_CPU_STREAMS = "async"];
     a_word_that_nobody_knows_opens_no_device [DS_DEBUG = "sync,synk"];
+    a_digit_that_nobody_knows_opens_no_device [DS_DETERMINISTIC = "2"];
+    any_kernel_may_be_chosen [DS_TESTS_OTHER_BITS = "1"];
+    any_kernel_may_be_chosen [DS_TESTS_OTHER_BITS = "1", DS_DETERMINISTIC = "0"];
+    what_may_not_repeat_is_refused [DS_TESTS_OTHER_BITS = "1", DS_DETERMINISTIC = "1"];
     what_is_forgotten_stays_alive [];
     what_is_forgotten_stays_alive [DS_DEBUG = "leaks"] leaks_are_counted;
     a_child_of_fork_tells_no_leaks [DS_DEBUG = "leaks"] told_once;
 };
 
 #[test]
-fn debugging_is_asked_for_by_a_variable() {
+fn debugging_and_determinism_are_asked_for_by_variables() {
     if let Ok(name) = std::env::var(CASE) {
         let case = CASES.iter().find(|case| case.name == name).unwrap();
         return (case.run)();
@@ -77,14 +84,24 @@ fn debugging_is_asked_for_by_a_variable() {
     if !sim::build(folder.path()).unwrap() {
         return;
     }
+    let other_bits = tempfile::tempdir().unwrap();
+    sim::build(other_bits.path()).unwrap();
+    allow_other_bits(&other_bits.path().join("sim-c"));
     let cache = tempfile::tempdir().unwrap();
     for case in CASES {
+        let wants_other_bits = case.variables.iter().any(|v| v.0 == OTHER_BITS);
+        let plugins = if wants_other_bits {
+            &other_bits
+        } else {
+            &folder
+        };
         let done = Command::new(std::env::current_exe().unwrap())
             .arg("--nocapture")
             .env_remove("DS_DEBUG")
+            .env_remove("DS_DETERMINISTIC")
             .envs([
                 (CASE, Path::new(case.name)),
-                (FOLDER_VARIABLE, folder.path()),
+                (FOLDER_VARIABLE, plugins.path()),
                 ("DS_CACHE_DIR", cache.path()),
             ])
             // No delays: what is late here is held by a point.
@@ -101,6 +118,27 @@ fn debugging_is_asked_for_by_a_variable() {
         );
         (case.told)(&errors);
     }
+}
+
+/// Makes the example's own op one whose kernel need not repeat, and gives it a kernel of that kind
+/// for an op that has a reference, too; it cannot prepare that one.
+fn allow_other_bits(plugin: &Path) {
+    let ops = plugin.join("axpby.ops");
+    let text = std::fs::read_to_string(&ops).unwrap();
+    std::fs::write(&ops, text.replace("\ndeterministic\n", "\n")).unwrap();
+    let manifest = plugin.join("plugin.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let kernels = json["kernels"].as_array_mut().unwrap();
+    let mut own = kernels.pop().unwrap();
+    assert_eq!(own["name"], "sim_axpby");
+    own["flags"] = serde_json::json!(["zero_size", "in_place"]);
+    kernels.push(own);
+    kernels.push(serde_json::json!({
+        "name": "sim_matmul", "op": "matmul", "accelerator": "sim",
+        "score": [{"elements": [0, null], "score": 300}],
+    }));
+    std::fs::write(&manifest, json.to_string()).unwrap();
 }
 
 fn device() -> Device {
@@ -280,6 +318,58 @@ fn assert_refused(words: &str) {
 
 fn a_word_that_nobody_knows_opens_no_device() {
     assert_refused("DS_DEBUG has 'synk'; its words, separated by commas, are sync, shadow, leaks");
+}
+
+fn a_digit_that_nobody_knows_opens_no_device() {
+    assert_refused("DS_DETERMINISTIC is '2'; it must be one of 0, 1");
+}
+
+/// What `ds_report explain` says of a call of `name` with tensors of this shape.
+fn explained(name: &str, shape: &[i64], count: usize) -> (Choice, String) {
+    let mut spec = TensorSpec::contiguous(DType::F32, shape.to_vec());
+    spec.alignment_log2 = 8;
+    let args = vec![vec![spec]; count];
+    let op = op::find(name).unwrap();
+    let (choice, candidates) = op::explain(device(), op, &args, &[]).unwrap();
+    let [candidate] = candidates.as_slice() else {
+        panic!("{candidates:?}");
+    };
+    (choice, candidate.outcome.clone().err().unwrap_or_default())
+}
+
+fn any_kernel_may_be_chosen() {
+    let stream = Stream::new(device()).unwrap();
+    axpby(&stream, &threes(&stream)).unwrap();
+    let (choice, refusal) = explained("axpby", &[4], 3);
+    assert!(matches!(choice, Choice::Kernel(_)), "{refusal}");
+}
+
+fn what_may_not_repeat_is_refused() {
+    let refusal = |kernel: &str| {
+        format!("kernel {kernel} is not flagged 'deterministic', and DS_DETERMINISTIC is 1")
+    };
+    let stream = Stream::new(device()).unwrap();
+    let error = axpby(&stream, &threes(&stream)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoKernel);
+    assert_eq!(error.context(), refusal("sim_axpby"));
+    let (choice, why) = explained("axpby", &[4], 3);
+    assert!(matches!(choice, Choice::Nothing));
+    assert_eq!(why, refusal("sim_axpby"));
+
+    // The reference gives equal bits, so it may.
+    let a = tensor(&stream, DType::F32, &[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let c = matmul(&stream, &a, &a).unwrap();
+    assert_eq!(values(&stream, &c).unwrap(), [7.0, 10.0, 15.0, 22.0]);
+    let (choice, why) = explained("matmul", &[2, 2], 3);
+    assert!(matches!(choice, Choice::Reference));
+    assert_eq!(why, refusal("sim_matmul"));
+
+    // What is flagged runs as ever.
+    norm(&stream).unwrap();
+    let op = op::find("cast").unwrap();
+    let y = Tensor::empty(&stream, DType::BF16, &[2, 2]).unwrap();
+    let runs_on = op::resolve(op, &stream, &[&[&a], &[&y]], &[], &[]).unwrap();
+    assert_eq!(runs_on, RunsOn::Kernel("sim_cast"));
 }
 
 fn what_is_forgotten_stays_alive() {
