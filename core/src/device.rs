@@ -19,6 +19,7 @@ use crate::{
     ErrorKind, Result,
     error::one_line,
     fork,
+    leaks::{self, Unpooled},
     memory::{MemoryStats, Pool},
     op::{Modules, Plans},
     plugin::{
@@ -26,6 +27,7 @@ use crate::{
         call::{Guarded, call},
     },
     rng::Generator,
+    settings::{Settings, settings},
     stream::{Stream, Streams},
 };
 
@@ -152,7 +154,9 @@ struct Inner {
     index: u32,
     handle: DsDevice,
     info: DeviceInfo,
+    settings: &'static Settings,
     pool: Pool,
+    unpooled: Unpooled,
     streams: Streams,
     default_stream: OnceLock<Stream>,
     kernels: &'static [Kernel],
@@ -173,25 +177,32 @@ impl Device {
         index: u32,
         kernels: &'static [Kernel],
     ) -> Result<Self> {
+        let settings = settings()?;
         fork::watch();
         let info = DeviceInfo::query(plugin, index)?;
         let mut handle: DsDevice = std::ptr::null_mut();
         // SAFETY: `handle` is writable for the call.
         unsafe { call!(plugin, device.open(index, &raw mut handle)) }?;
         let pool = Pool::new(info.alignment_bytes);
-        Ok(Self(Box::leak(Box::new(Inner {
+        let device = Self(Box::leak(Box::new(Inner {
             plugin,
             index,
             handle,
             info,
+            settings,
             pool,
+            unpooled: Unpooled::default(),
             streams: Streams::default(),
             default_stream: OnceLock::new(),
             kernels,
             modules: Modules::default(),
             plans: Plans::default(),
             generator: Generator::default(),
-        }))))
+        })));
+        if settings.debug.leaks {
+            leaks::watch(device);
+        }
+        Ok(device)
     }
 
     /// The accelerator's canonical name.
@@ -240,6 +251,10 @@ impl Device {
         Ok(self.0.default_stream.get_or_init(|| made))
     }
 
+    pub(crate) fn has_default_stream(self) -> bool {
+        self.0.default_stream.get().is_some()
+    }
+
     /// Waits until all work given to the device is done.
     ///
     /// # Errors
@@ -272,8 +287,18 @@ impl Device {
         self.0.handle
     }
 
+    /// The process's settings, which made sense when the device was opened.
+    #[inline]
+    pub(crate) fn settings(self) -> &'static Settings {
+        self.0.settings
+    }
+
     pub(crate) fn pool(self) -> &'static Pool {
         &self.0.pool
+    }
+
+    pub(crate) fn unpooled(self) -> &'static Unpooled {
+        &self.0.unpooled
     }
 
     /// The accelerator's kernels.

@@ -5,6 +5,7 @@
 mod accelerator;
 pub mod build;
 mod child;
+mod debug;
 mod device;
 pub mod discovery;
 mod dlpack;
@@ -14,6 +15,7 @@ mod footprint;
 mod fork;
 mod host;
 pub mod jit;
+mod leaks;
 pub mod manifest;
 mod memory;
 pub mod op;

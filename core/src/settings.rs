@@ -15,10 +15,50 @@ pub(crate) enum Fallback {
     Deny,
 }
 
+/// What `DS_DEBUG` asks for; nothing when it is not set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Debug {
+    /// Each op, copy and fill is waited for, so that a failure is told by the call that it is of.
+    pub(crate) sync: bool,
+    /// Each op is held against its reference implementation.
+    pub(crate) shadow: bool,
+    /// What is alive when the process ends is told.
+    pub(crate) leaks: bool,
+}
+
+/// A word of `DS_DEBUG` and what it turns on.
+type DebugWord = (&'static str, fn(&mut Debug) -> &mut bool);
+
+impl Debug {
+    const WORDS: [DebugWord; 3] = [
+        ("sync", |debug| &mut debug.sync),
+        ("shadow", |debug| &mut debug.shadow),
+        ("leaks", |debug| &mut debug.leaks),
+    ];
+
+    fn parse(list: &str) -> std::result::Result<Self, String> {
+        let mut debug = Self::default();
+        for word in list.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            let known = Self::WORDS.iter().find(|(known, _)| *known == word);
+            let Some((_, field)) = known else {
+                let known = Self::WORDS.map(|(known, _)| known).join(", ");
+                return Err(format!(
+                    "DS_DEBUG has '{word}'; its words, separated by commas, are {known}"
+                ));
+            };
+            *field(&mut debug) = true;
+        }
+        Ok(debug)
+    }
+}
+
 /// The host's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) fallback: Fallback,
+    pub(crate) debug: Debug,
+    /// Only kernels that say that they are deterministic may be chosen.
+    pub(crate) deterministic: bool,
 }
 
 /// The settings of this process.
@@ -50,6 +90,11 @@ impl Settings {
                     ("deny", Fallback::Deny),
                 ],
             )?,
+            debug: match variable("DS_DEBUG") {
+                Some(list) => Debug::parse(&list.to_string_lossy())?,
+                None => Debug::default(),
+            },
+            deterministic: choice(&variable, "DS_DETERMINISTIC", &[("0", false), ("1", true)])?,
         })
     }
 }
@@ -94,6 +139,32 @@ mod tests {
         assert_eq!(
             with("DS_FALLBACK", "yes").unwrap_err(),
             "DS_FALLBACK is 'yes'; it must be one of warn, allow, deny"
+        );
+    }
+    #[test]
+    fn debug_takes_a_list_and_deterministic_a_digit() {
+        let with = |name: &'static str, value: &'static str| {
+            Settings::read(move |asked| (asked == name).then(|| value.into()))
+        };
+        let debug = |list| with("DS_DEBUG", list).map(|settings| settings.debug);
+        let [mut sync, mut both] = [Debug::default(); 2];
+        sync.sync = true;
+        (both.sync, both.shadow) = (true, true);
+        assert_eq!(debug(""), Ok(Debug::default()));
+        assert_eq!(debug("sync"), Ok(sync));
+        assert_eq!(debug("shadow, sync,"), Ok(both));
+        assert!(debug("leaks").unwrap().leaks);
+        assert_eq!(
+            debug("sync,synk").unwrap_err(),
+            "DS_DEBUG has 'synk'; its words, separated by commas, are sync, shadow, leaks"
+        );
+        let deterministic = |word| with("DS_DETERMINISTIC", word).map(|s| s.deterministic);
+        assert_eq!(deterministic("1"), Ok(true));
+        assert_eq!(deterministic("0"), Ok(false));
+        assert_eq!(deterministic(""), Ok(false));
+        assert_eq!(
+            deterministic("true").unwrap_err(),
+            "DS_DETERMINISTIC is 'true'; it must be one of 0, 1"
         );
     }
 }

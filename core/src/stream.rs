@@ -366,6 +366,13 @@ impl Streams {
         slots.filter_map(|slot| self.live(slot)).collect()
     }
 
+    /// How many there are; nothing while another thread holds the lock.
+    pub(crate) fn try_count(&self) -> Option<usize> {
+        let slots = self.0.try_lock().ok()?;
+        let is_live = |slot: &&Slot| matches!(slot, Slot::Live(_));
+        Some(slots.iter().filter(is_live).count())
+    }
+
     /// Waits for every stream, as [`Stream::finish`] does; gives the first failure.
     pub(crate) fn finish(&self) -> Result<()> {
         let done = |result: Result<()>, stream: Stream| result.and(stream.finish());

@@ -243,3 +243,28 @@ fn a_device_of_a_plugin_is_asked_by_its_name() {
         &["runs on nothing: no kernel takes it, and the op has no host reference"],
     );
 }
+
+#[test]
+fn a_kernel_that_may_give_other_bits_is_refused_where_that_is_asked_for() {
+    let Some(house) = House::with_sim() else {
+        return;
+    };
+    let kernel = "\"deterministic\", \"zero_size\", \"in_place\"";
+    for (file, says, instead) in [
+        ("plugins/sim-c/axpby.ops", "\ndeterministic\n", "\n"),
+        ("plugins/sim-c/plugin.json", kernel, "\"zero_size\""),
+    ] {
+        let text = std::fs::read_to_string(house.path(file)).unwrap();
+        assert!(text.contains(says), "{file}: {text}");
+        std::fs::write(house.path(file), text.replace(says, instead)).unwrap();
+    }
+    let call = "explain axpby x=f32[8] y=f32[8] --device sim:0";
+    house.run(call).says(0, &["runs on sim_axpby"]);
+    house.run_with(call, &[("DS_DETERMINISTIC", "1")]).says(
+        0,
+        &[
+            "runs on nothing",
+            "is not flagged 'deterministic', and DS_DETERMINISTIC is 1",
+        ],
+    );
+}

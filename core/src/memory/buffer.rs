@@ -19,7 +19,8 @@ use super::{
     pool::{Block, Guests},
 };
 use crate::{
-    Device, Error, ErrorKind, Result, device::sized, fork, plugin::call::call, stream::Stream,
+    Device, Error, ErrorKind, Result, debug, device::sized, fork, plugin::call::call,
+    stream::Stream,
 };
 
 /// What kind of memory a buffer is.
@@ -107,6 +108,7 @@ impl Buffer {
         if kind == MemoryKind::Pinned {
             pinned::add(address, bytes);
         }
+        device.unpooled().add(bytes);
         Ok(Self::of(Memory {
             device,
             address,
@@ -316,20 +318,18 @@ impl Buffer {
             return Ok(());
         }
         self.check_stream("fill a buffer", stream)?;
-        let (handle, _turn) = stream.queue();
-        // SAFETY: the range is the buffer's own; `record_use` keeps it until the stream is past.
-        unsafe {
-            call!(
-                self.device().plugin(),
-                memory.fill(
-                    self.device().handle(),
-                    handle,
-                    self.address(),
-                    pattern,
-                    self.bytes()
+        let (device, address, bytes) = (self.device(), self.address(), self.bytes());
+        let what = || format!("{bytes} bytes on {device}");
+        debug::queue(stream, "fill a buffer", what, || {
+            let (handle, _turn) = stream.queue();
+            // SAFETY: the range is the buffer's own; `record_use` keeps it until the stream is past.
+            unsafe {
+                call!(
+                    device.plugin(),
+                    memory.fill(device.handle(), handle, address, pattern, bytes)
                 )
-            )
-        }?;
+            }
+        })?;
         self.record_use(stream);
         Ok(())
     }
@@ -375,15 +375,27 @@ impl Buffer {
             bytes,
             peer,
         };
-        let (handle, _turn) = stream.queue();
-        // SAFETY: device ranges are within live buffers, which `record_use` keeps until the stream
-        // is past; host ranges outlive the copy because `read` and `write` wait for it.
-        unsafe {
-            call!(
-                self.device().plugin(),
-                memory.copy(self.device().handle(), handle, &raw const copy)
-            )
-        }
+        let device = self.device();
+        let what = || {
+            let way = match direction {
+                DS_COPY_TO_DEVICE => "to",
+                DS_COPY_TO_HOST => "from",
+                _ if peer.is_null() => "on",
+                _ => "from another device to",
+            };
+            format!("{bytes} bytes {way} {device}")
+        };
+        debug::queue(stream, "copy a buffer", what, || {
+            let (handle, _turn) = stream.queue();
+            // SAFETY: device ranges are within live buffers, which `record_use` keeps until the
+            // stream is past; host ranges outlive the copy because `read` and `write` wait for it.
+            unsafe {
+                call!(
+                    device.plugin(),
+                    memory.copy(device.handle(), handle, &raw const copy)
+                )
+            }
+        })
     }
 
     /// Waits for `stream`, unless it runs everything inside the call.
@@ -468,6 +480,7 @@ impl Drop for Memory {
                 if *kind == MemoryKind::Pinned {
                     pinned::remove(self.address);
                 }
+                self.device.unpooled().remove(self.bytes);
                 // Nothing tells which work still uses memory of these kinds, so all of it ends.
                 let done = finish_work(self.device, self.address);
                 // SAFETY: allocated in `of_kind` with these numbers; the last owner is gone and

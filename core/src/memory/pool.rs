@@ -397,6 +397,11 @@ impl Pool {
         self.lock().stats
     }
 
+    /// As [`Pool::stats`]; nothing while another thread holds the lock.
+    pub(crate) fn try_stats(&self) -> Option<MemoryStats> {
+        self.state.try_lock().ok().map(|state| state.stats)
+    }
+
     pub(crate) fn reset_peaks(&self) {
         let stats = &mut self.lock().stats;
         stats.peak_allocated_bytes = stats.allocated_bytes;

@@ -16,14 +16,14 @@ use super::{
     key::{self, alignment_class},
     plans::Plan,
     prepare::{Prepared, value},
-    reference,
+    reference, watch,
 };
 use crate::{
     Buffer, Device, Error, ErrorKind, Result,
     device::sized,
     fork,
     plugin::call::call,
-    settings::{Fallback, settings},
+    settings::Fallback,
     stream::Stream,
     tensor::{Tensor, dl_dtype},
     trace,
@@ -56,6 +56,7 @@ pub fn launch(
     let span = trace::begin(op.name());
     let done = match &*plan {
         Plan::Kernel(prepared) => launch_kernel(prepared, stream, args, scalars),
+        Plan::Watched(prepared) => watch::launch(op, prepared, stream, args, attributes, scalars),
         Plan::Reference(why) => {
             note_fallback(op, stream.device(), why)?;
             reference::run(op, stream, args, attributes, scalars)
@@ -91,7 +92,7 @@ pub fn resolve(
 ) -> Result<RunsOn> {
     let plan = plan(op, stream.device(), args, attributes, scalars)?;
     Ok(match &*plan {
-        Plan::Kernel(prepared) => RunsOn::Kernel(&prepared.kernel().name),
+        Plan::Kernel(prepared) | Plan::Watched(prepared) => RunsOn::Kernel(&prepared.kernel().name),
         Plan::Reference(why) => RunsOn::Reference(why.clone()),
         Plan::Nothing => RunsOn::Nothing,
     })
@@ -122,7 +123,7 @@ fn plan(
     }
 }
 
-fn launch_kernel(
+pub(super) fn launch_kernel(
     prepared: &Prepared,
     stream: &Stream,
     args: &[Args<'_>],
@@ -244,7 +245,14 @@ fn choose(
             continue;
         }
         match Prepared::new(device, op, kernel, args, attributes) {
-            Ok(prepared) => return Ok(Plan::Kernel(prepared)),
+            Ok(prepared) => {
+                let debug = device.settings().debug;
+                return Ok(if debug.sync || debug.shadow {
+                    Plan::Watched(prepared)
+                } else {
+                    Plan::Kernel(prepared)
+                });
+            }
             Err(e) if e.kind().is_of_the_kernel() => {
                 reasons.push(format!("kernel {}: {e}", kernel.name));
             }
@@ -265,7 +273,7 @@ fn choose(
 /// Says once per op and device that it runs on the reference implementation, or refuses.
 fn note_fallback(op: &Op, device: Device, why: &str) -> Result<()> {
     static SAID: OnceLock<Mutex<Vec<(Device, String)>>> = OnceLock::new();
-    match settings()?.fallback {
+    match device.settings().fallback {
         Fallback::Allow => return Ok(()),
         Fallback::Deny => {
             return Err(
@@ -287,12 +295,16 @@ fn note_fallback(op: &Op, device: Device, why: &str) -> Result<()> {
             "{} on {device} runs on the reference implementation: {why}",
             op.name()
         );
-        // Slow without a word is no service: a program that has no logger is told all the same.
-        if log::max_level() == log::LevelFilter::Off {
-            let _ = writeln!(io::stderr(), "warning: {words}");
-        } else {
-            log::warn!("{words}");
-        }
+        warn(&words);
     }
     Ok(())
+}
+
+/// Warns a program that has no logger, too: what is slow or not done without a word is no service.
+pub(super) fn warn(words: &str) {
+    if log::max_level() == log::LevelFilter::Off {
+        let _ = writeln!(io::stderr(), "warning: {words}");
+    } else {
+        log::warn!("{words}");
+    }
 }

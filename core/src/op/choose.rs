@@ -1,6 +1,6 @@
 //! Choosing: which kernel takes a call, and in words why each other one does not.
 
-use ds_schema::{Arg, Attr, Binding, Kernel, TensorView};
+use ds_schema::{Arg, Attr, Binding, Kernel, KernelFlag, TensorView};
 use serde::Serialize;
 
 use super::{Op, prepare::RawSignature};
@@ -44,6 +44,7 @@ pub(super) fn candidates(
             let score = kernel
                 .admit(binding, attributes, target)
                 .map_err(|refusal| refusal.to_string())
+                .and_then(|score| check_deterministic(device, kernel).map(|()| score))
                 .and_then(|score| {
                     refine(device, op, kernel, args, attributes, score).map_err(|e| e.to_string())
                 });
@@ -58,6 +59,17 @@ pub(super) fn candidates(
         )
     });
     found
+}
+
+/// Refuses a kernel that may give other bits for an equal call, where `DS_DETERMINISTIC` asks.
+fn check_deterministic(device: Device, kernel: &Kernel) -> Result<(), String> {
+    if !device.settings().deterministic || kernel.has(KernelFlag::Deterministic) {
+        return Ok(());
+    }
+    let name = &kernel.name;
+    Err(format!(
+        "kernel {name} is not flagged 'deterministic', and DS_DETERMINISTIC is 1"
+    ))
 }
 
 /// The plugin's word on a score: it may lower it.

@@ -3,7 +3,8 @@
 //! choose (`choose.rs`) → artefact → prepare (`prepare.rs`) → launch (`call.rs`); what no kernel
 //! takes runs on the reference implementation through host memory (`reference.rs`). The first call
 //! of a signature goes all the way, later ones find it prepared. Whether what ran is right is held
-//! against the reference (`verify.rs`) on the cases of each op (`case.rs`).
+//! against the reference (`verify.rs`) on the cases of each op (`case.rs`), or by `DS_DEBUG` at each
+//! launch (`watch.rs`).
 
 mod alias;
 mod call;
@@ -15,6 +16,7 @@ mod prepare;
 mod reference;
 mod registry;
 mod verify;
+mod watch;
 
 pub use call::{Args, RunsOn, launch, resolve};
 pub use case::{Case, CasesFn, Numbers, Size};

@@ -16,6 +16,8 @@ const MAX_PREPARED: usize = 2048;
 /// What a signature runs on.
 pub(super) enum Plan {
     Kernel(Prepared),
+    /// A kernel under `DS_DEBUG`: waited for, or held against the reference.
+    Watched(Prepared),
     /// The reference implementation, and why no kernel runs.
     Reference(String),
     /// No element is written.
@@ -25,7 +27,7 @@ pub(super) enum Plan {
 impl Plan {
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::Kernel(prepared) => &prepared.kernel().name,
+            Self::Kernel(prepared) | Self::Watched(prepared) => &prepared.kernel().name,
             Self::Reference(_) => "reference",
             Self::Nothing => "nothing",
         }

@@ -15,12 +15,7 @@ use super::{
     reference::{self, HostCall, HostTensor},
     registry::find,
 };
-use crate::{
-    Buffer, Error, ErrorKind, Result,
-    settings::{Fallback, settings},
-    stream::Stream,
-    tensor::Tensor,
-};
+use crate::{Buffer, Error, ErrorKind, Result, settings::Fallback, stream::Stream, tensor::Tensor};
 
 /// Bytes behind each tensor of a case that nobody may write: the widest vector, twice.
 const GUARD: [u8; 128] = [0xa5; 128];
@@ -145,6 +140,23 @@ fn compare(
 ) -> Result<Verified> {
     let want = exact(op, before)?;
     let runs_on = run(op, stream, args, before)?;
+    let (error, wrong) = hold_call(op, stream, args, before, &want)?;
+    Ok(Verified {
+        runs_on,
+        error,
+        wrong,
+    })
+}
+
+/// Holds what a call left in its tensors against `want`, the reference's answer: the largest error
+/// in units of the tolerance, and what is wrong.
+pub(super) fn hold_call(
+    op: &Op,
+    stream: &Stream,
+    args: &[Args<'_>],
+    before: &HostCall,
+    want: &HostCall,
+) -> Result<(f64, Vec<Wrong>)> {
     let mut error = 0.0_f64;
     let mut wrong = Vec::new();
     for (index, argument) in op.schema().arguments().iter().enumerate() {
@@ -174,11 +186,7 @@ fn compare(
             what.into_iter().for_each(tell);
         }
     }
-    Ok(Verified {
-        runs_on,
-        error,
-        wrong,
-    })
+    Ok((error, wrong))
 }
 
 /// Holds what a device gave against what the reference did: the largest error in units of the
@@ -218,7 +226,7 @@ fn hold(got: &HostTensor, want: &[f64], tolerance: Tolerance) -> Result<(f64, Op
 }
 
 /// The reference's answer, its written arguments in f64.
-fn exact(op: &Op, before: &HostCall) -> Result<HostCall> {
+pub(super) fn exact(op: &Op, before: &HostCall) -> Result<HostCall> {
     let Some(reference) = op.reference() else {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -241,7 +249,9 @@ fn exact(op: &Op, before: &HostCall) -> Result<HostCall> {
 /// Launches. What falls back does so without the warning that a program gets: the caller is told.
 fn run(op: &'static Op, stream: &Stream, args: &[Args<'_>], call: &HostCall) -> Result<RunsOn> {
     let runs_on = resolve(op, stream, args, &call.attributes, &call.scalars)?;
-    if matches!(runs_on, RunsOn::Reference(_)) && settings()?.fallback != Fallback::Deny {
+    if matches!(runs_on, RunsOn::Reference(_))
+        && stream.device().settings().fallback != Fallback::Deny
+    {
         reference::run(op, stream, args, &call.attributes, &call.scalars)?;
     } else {
         launch(op, stream, args, &call.attributes, &call.scalars)?;
