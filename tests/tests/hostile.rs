@@ -289,7 +289,7 @@ fn who_changes_the_process_is_told_what_and_not_opened_here() {
         ("mask", entry("umask(0123)"), changed(&format!("the mask of new files from {mask} to 0123"))),
         ("working_folder", entry("if (chdir(\"/\")) exit(3)"), changed("the working folder")),
         ("rounding", entry("fesetround(FE_UPWARD)"), changed("how floating-point numbers are rounded")),
-        ("several_at_once", entry("setenv(\"A\", \"1\", 1); signal(SIGINT, SIG_IGN)"), changed("the variable A, the handler of signal 2")),
+        ("several_at_once", entry("setenv(\"A\", \"1\", 1); signal(SIGUSR2, SIG_IGN)"), changed("the variable A, the handler of signal 12")),
         ("thread_at_the_entry", source(idle, "spawn()", "", ""), Err("opening it left a thread running".to_owned())),
         ("threads_at_count", source(idle, "", "spawn(); spawn()", ""), Err("counting its devices left 2 threads running, and its manifest says that it creates none".to_owned())),
     ];
