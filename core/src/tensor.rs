@@ -237,6 +237,33 @@ impl Tensor {
         })
     }
 
+    /// A view of the tensor broadcast to `shape`, as NumPy and PyTorch do: dimensions are matched from
+    /// the last one, and one of extent 1, or that is missing, repeats with a stride of 0. To be read
+    /// only: an op refuses to write it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] when a dimension is neither 1 nor that of `shape`, and for a
+    /// shape that no tensor has.
+    pub fn expand(&self, shape: &[i64]) -> Result<Self> {
+        let op = "expand a tensor";
+        contiguous(self.dtype, shape)?;
+        let (own, strides) = self.dims.split();
+        let refuse = || invalid(op, format!("{own:?} does not repeat to {shape:?}"));
+        let missing = shape.len().checked_sub(own.len()).ok_or_else(refuse)?;
+        let mut repeated: SmallVec<[i64; INLINE_RANK]> = SmallVec::from_elem(0, shape.len());
+        for (axis, (&extent, &stride)) in own.iter().zip(strides).enumerate() {
+            if shape[missing + axis] == extent {
+                repeated[missing + axis] = stride;
+            } else if extent != 1 {
+                return Err(refuse());
+            }
+        }
+        Ok(Self {
+            dims: Dims::new(shape, &repeated),
+            ..self.clone()
+        })
+    }
+
     /// The memory behind it.
     #[inline]
     pub fn buffer(&self) -> &Buffer {

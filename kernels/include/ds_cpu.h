@@ -25,7 +25,20 @@
 #define DS_WORKSPACE_ALIGNMENT 64
 
 /* `ds_tensor.dtype`; the numbers of the plugin ABI's DS_DTYPE_*. */
-enum { DS_F32 = 0, DS_F16 = 1, DS_BF16 = 2 };
+enum {
+    DS_F32 = 0,
+    DS_F16 = 1,
+    DS_BF16 = 2,
+    DS_F64 = 3,
+    DS_I8 = 4,
+    DS_U8 = 5,
+    DS_I16 = 6,
+    DS_I32 = 7,
+    DS_I64 = 8,
+    DS_BOOL = 9, /* a byte, 0 or 1 */
+    DS_F8E4M3 = 10,
+    DS_F8E5M2 = 11,
+};
 
 typedef struct ds_tensor {
     void *data;             /* first element; NULL in `plan` */
@@ -79,6 +92,23 @@ typedef struct ds_kernel {
  * they become one loop a dtype. */
 #define DS_INLINE static inline __attribute__((always_inline))
 
+/* `DS_WITH_FLOAT(t, dtype, body(call, begin, end, t))`: the statement with `t` a constant, for each
+ * of the dtypes that vectors load and store. One kernel serves them all, and the call chooses. */
+#define DS_WITH_FLOAT(t, dtype, statement)        \
+    do {                                          \
+        switch (dtype) {                          \
+        case DS_F32: DS_WITH(t, DS_F32, statement) \
+        case DS_BF16: DS_WITH(t, DS_BF16, statement) \
+        case DS_F16: DS_WITH(t, DS_F16, statement) \
+        }                                         \
+    } while (0)
+#define DS_WITH(t, constant, statement) \
+    {                                   \
+        enum { t = constant };          \
+        statement;                      \
+    }                                   \
+    break;
+
 DS_INLINE int64_t ds_min(int64_t a, int64_t b) { return a < b ? a : b; }
 DS_INLINE int64_t ds_max(int64_t a, int64_t b) { return a > b ? a : b; }
 DS_INLINE int64_t ds_div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -120,9 +150,19 @@ DS_INLINE int64_t ds_row_offset(const ds_tensor *t, int64_t row) {
     return ds_offset(t, t->ndim - 1, row);
 }
 
+/* Bytes of an element. */
+DS_INLINE int64_t ds_size(uint32_t dtype) {
+    switch (dtype) {
+    case DS_F64: case DS_I64: return 8;
+    case DS_F32: case DS_I32: return 4;
+    case DS_F16: case DS_BF16: case DS_I16: return 2;
+    default: return 1;
+    }
+}
+
 /* Address of element `offset` of a tensor of `dtype`. */
 DS_INLINE void *ds_at(const void *data, int64_t offset, uint32_t dtype) {
-    return (char *)data + offset * (dtype == DS_F32 ? 4 : 2);
+    return (char *)data + offset * ds_size(dtype);
 }
 
 #endif

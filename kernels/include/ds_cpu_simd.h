@@ -253,7 +253,7 @@ DS_INLINE void ds_prefetch2(const void *data, int64_t offset, uint32_t dtype, in
  * of them, so that its beginning is gone when somebody reads it, and a plain store would first read
  * what it overwrites. `ds_fence` ends such stores, before others may read them. */
 DS_INLINE int ds_streams(int64_t elements, uint32_t dtype) {
-    return elements * (dtype == DS_F32 ? 4 : 2) >= 32 << 20;
+    return elements * ds_size(dtype) >= 32 << 20;
 }
 
 /* Whether a row can be stored so. */

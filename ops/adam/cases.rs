@@ -15,8 +15,13 @@ const PAIRS: [(DType, DType); 5] = [
     (DType::BF16, DType::F32),
 ];
 
+/// Of a step, for each element: a square root and a division among them.
+const OPERATIONS: f64 = 14.0;
+
 /// A list: one element, none, odd ones around a vector, a matrix.
 const SHAPES: [&[i64]; 5] = [&[1], &[0], &[37], &[16], &[9, 111]];
+/// One parameter, with its states within the caches.
+const CACHED: [&[i64]; 1] = [&[1 << 15]];
 /// One parameter, with its states beyond caches.
 const LARGE: [&[i64]; 1] = [&[1 << 24]];
 
@@ -103,7 +108,14 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                 cases.extend(Mode::ALL.map(|(words, mode)| case(pair, words, mode, &SHAPES)));
                 cases.push(case(pair, "an empty list", Mode::USUAL, &[]));
             }
-            Size::Large => cases.push(case(pair, "16777216 of them", Mode::USUAL, &LARGE)),
+            Size::Cached => {
+                let case = case(pair, "32768 of them", Mode::USUAL, &CACHED);
+                cases.push(case.operations(OPERATIONS, CACHED[0]));
+            }
+            Size::Large => {
+                let case = case(pair, "16777216 of them", Mode::USUAL, &LARGE);
+                cases.push(case.operations(OPERATIONS, LARGE[0]));
+            }
         }
     }
     cases

@@ -33,12 +33,15 @@ const SPECIAL: [f64; 20] = [
 
 /// A scalar, a batch, more than one vector with a rest, nothing.
 const SHAPES: [&[i64]; 4] = [&[], &[3, 5, 7], &[1003], &[0]];
+/// 256 KiB of f32.
+const CACHED: [&[i64]; 1] = [&[1 << 16]];
 /// Beyond caches.
 const LARGE: [&[i64]; 1] = [&[1 << 25]];
 
 pub(crate) fn cases(size: Size) -> Vec<Case> {
     let shapes: &[&[i64]] = match size {
         Size::Small => &SHAPES,
+        Size::Cached => &CACHED,
         Size::Large => &LARGE,
     };
     let call = |x: HostTensor, to| HostCall {

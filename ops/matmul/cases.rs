@@ -16,6 +16,8 @@ const SHAPES: [[i64; 3]; 6] = [
     [100, 1, 100],
     [2, 0, 3],
 ];
+/// 256 KiB of f32 each.
+const CACHED: [i64; 3] = [256, 256, 256];
 /// 2 x 2^30 operations.
 const LARGE: [i64; 3] = [1024, 1024, 1024];
 
@@ -23,14 +25,18 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     let case = |name: &str, dtype, batch: &'static [i64], mkn: [i64; 3]| {
         let [m, k, n] = mkn;
         let name = format!("{dtype} {name}{m}x{k}x{n}");
-        Case::new("matmul", name, move |numbers| {
-            call(numbers, dtype, batch, mkn)
-        })
+        let call = move |numbers: &mut Numbers| call(numbers, dtype, batch, mkn);
+        Case::new("matmul", name, call).operations(2.0, &mkn)
     };
     let mut cases = Vec::new();
     for dtype in DTYPES {
-        if size == Size::Large {
-            cases.push(case("", dtype, &[], LARGE));
+        let measured = match size {
+            Size::Small => None,
+            Size::Cached => Some(CACHED),
+            Size::Large => Some(LARGE),
+        };
+        if let Some(shape) = measured {
+            cases.push(case("", dtype, &[], shape));
             continue;
         }
         cases.extend(SHAPES.map(|shape| case("", dtype, &[], shape)));

@@ -11,12 +11,15 @@ const EPS: f64 = 1e-6;
 
 /// A row, rows shorter and longer than any vector, a batch of more dimensions, nothing.
 const SHAPES: [&[i64]; 6] = [&[5], &[3, 7], &[2, 3, 64], &[37, 129], &[2, 4099], &[0, 8]];
+/// 256 KiB of f32.
+const CACHED: [&[i64]; 1] = [&[64, 1024]];
 /// Beyond caches, with rows as long as a hidden state.
 const LARGE: [&[i64]; 1] = [&[8192, 4096]];
 
 pub(crate) fn cases(size: Size) -> Vec<Case> {
     let shapes: &[&[i64]] = match size {
         Size::Small => &SHAPES,
+        Size::Cached => &CACHED,
         Size::Large => &LARGE,
     };
     let mut cases = Vec::new();
@@ -24,9 +27,10 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         for &shape in shapes {
             let name = format!("{dtype} {shape:?}");
             let forward = move |n: &mut Numbers| forward(n.host(dtype, shape)?, n);
-            cases.push(Case::new("rms_norm", &name, forward));
+            cases.push(Case::new("rms_norm", &name, forward).operations(4.0, shape));
             let backward = move |n: &mut Numbers| backward(n, dtype, shape);
-            cases.push(Case::new("rms_norm_backward", &name, backward));
+            let case = Case::new("rms_norm_backward", &name, backward);
+            cases.push(case.operations(10.0, shape));
         }
         if size == Size::Small {
             cases.push(Case::new(

@@ -315,3 +315,20 @@ fn misaligned_and_backward_views_give_the_right_numbers() {
         assert_eq!(differences, [], "written at {offset} with {strides:?}");
     }
 }
+
+#[test]
+fn a_tensor_expands_as_elsewhere_and_is_not_written_through() {
+    let s = stream();
+    let x = Tensor::from_slice(s, &[2, 1], &[1.0_f32, 2.0]).unwrap();
+    let wide = x.expand(&[3, 2, 4]).unwrap();
+    assert_eq!(wide.strides(), [0, 1, 0]);
+    let row = [1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0_f32];
+    assert_eq!(wide.to_vec::<f32>(s).unwrap(), row.repeat(3));
+    let none = x.expand(&[0, 2, 1]).unwrap();
+    assert!(none.to_vec::<f32>(s).unwrap().is_empty());
+    for shape in [&[3, 1][..], &[2], &[2, -1], &[], &[i64::MAX, 2, 4]] {
+        assert!(x.expand(shape).is_err(), "{shape:?}");
+    }
+    let written = cast(s, &wide, DType::F16).unwrap();
+    assert_eq!(written.shape(), [3, 2, 4]);
+}

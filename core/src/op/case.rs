@@ -14,6 +14,24 @@ pub struct Case {
     name: String,
     make: Box<Make>,
     transposed: &'static [usize],
+    operations: f64,
+    traffic: Option<Traffic>,
+}
+
+/// Bytes that a call has to move between a device and its memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Read.
+    pub read_bytes: u64,
+    /// Written.
+    pub written_bytes: u64,
+}
+
+impl Traffic {
+    /// Both.
+    pub fn bytes(self) -> u64 {
+        self.read_bytes + self.written_bytes
+    }
 }
 
 type Make = dyn Fn(&mut Numbers) -> Result<HostCall> + Send + Sync;
@@ -23,6 +41,8 @@ type Make = dyn Fn(&mut Numbers) -> Result<HostCall> + Send + Sync;
 pub enum Size {
     /// To verify with: every dtype, odd extents, optional arguments, edges; milliseconds each.
     Small,
+    /// To measure where the caches hold it: one for each dtype, tensors of 64 KiB to 1 MiB.
+    Cached,
     /// To measure: one for each dtype, beyond every cache.
     Large,
 }
@@ -43,6 +63,8 @@ impl Case {
             name: name.into(),
             make: Box::new(make),
             transposed: &[],
+            operations: 0.0,
+            traffic: None,
         }
     }
 
@@ -52,6 +74,37 @@ impl Case {
     pub fn transposed(mut self, arguments: &'static [usize]) -> Self {
         self.transposed = arguments;
         self
+    }
+
+    /// The same, with the arithmetic that it cannot do without: so many additions and
+    /// multiplications, those of elementary functions among them, for each element of `shape`.
+    /// None where it is not told.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "figures are read to three digits"
+    )]
+    pub fn operations(mut self, each: f64, shape: &[i64]) -> Self {
+        self.operations = each * shape.iter().map(|&extent| extent as f64).product::<f64>();
+        self
+    }
+
+    /// The same, with what it has to move where that is not each input and each output once, as
+    /// when rows are gathered.
+    #[must_use]
+    pub fn traffic(mut self, traffic: Traffic) -> Self {
+        self.traffic = Some(traffic);
+        self
+    }
+
+    /// The arithmetic that was told.
+    pub fn operation_count(&self) -> f64 {
+        self.operations
+    }
+
+    /// What was told that it has to move.
+    pub(super) fn told_traffic(&self) -> Option<Traffic> {
+        self.traffic
     }
 
     /// The op's name.
@@ -140,6 +193,23 @@ impl Numbers {
             host.bytes.truncate(count * dtype.size_bytes());
         }
         Ok(host)
+    }
+
+    /// A tensor of integers from 0 up to `end`, evenly drawn: indices, classes, bytes.
+    ///
+    /// # Errors
+    /// When `end` is more than the dtype holds.
+    pub fn integers(&mut self, dtype: DType, shape: &[i64], end: i64) -> Result<HostTensor> {
+        let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+        let below = |word: u32| (u64::from(word) * end.unsigned_abs()) >> 32;
+        #[allow(clippy::cast_precision_loss, reason = "below 2^32")]
+        let values: Vec<f64> = (0..count)
+            .map(|_| {
+                self.next += 1;
+                below(self.state.word(self.next - 1)) as f64
+            })
+            .collect();
+        HostTensor::from_f64(dtype, shape, &values)
     }
 
     /// A contiguous tensor of such numbers on a device.

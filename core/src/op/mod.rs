@@ -19,7 +19,7 @@ mod verify;
 mod watch;
 
 pub use call::{Args, RunsOn, launch, resolve};
-pub use case::{Case, CasesFn, Numbers, Size};
+pub use case::{Case, CasesFn, Numbers, Size, Traffic};
 pub use choose::{Candidate, Choice, explain};
 pub(crate) use plans::Plans;
 pub(crate) use prepare::Modules;

@@ -68,6 +68,18 @@ impl HostCall {
         }
     }
 
+    /// Launch scalar or static attribute `index` of these, as an integer.
+    ///
+    /// # Errors
+    /// As [`HostCall::one`].
+    pub fn integer(values: &[Attr], index: usize) -> Result<i64> {
+        match values.get(index) {
+            Some(Attr::I64(value)) => Ok(*value),
+            Some(Attr::Bool(value)) => Ok(i64::from(*value)),
+            _ => Err(missing("integer", index)),
+        }
+    }
+
     /// Static attribute `index` as a flag.
     ///
     /// # Errors
@@ -111,10 +123,14 @@ impl HostTensor {
         }
     }
 
-    /// The elements as f64; exact for every float dtype.
+    /// The elements as f64; exact for every float dtype, and for integers up to 2^53.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "what is beyond is compared as bits"
+    )]
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         use half::{bf16, f16};
         let b = &self.bytes;
@@ -127,7 +143,24 @@ impl HostTensor {
             DType::U8 | DType::Bool => b.iter().copied().map(f64::from).collect(),
             DType::I16 => pod::<i16>(b).into_iter().map(f64::from).collect(),
             DType::I32 => pod::<i32>(b).into_iter().map(f64::from).collect(),
-            other => return Err(unsupported(other)),
+            DType::I64 => pod::<i64>(b).into_iter().map(|v| v as f64).collect(),
+            other => return Err(unsupported(other, "f64")),
+        })
+    }
+
+    /// The elements of an integer dtype, or of booleans.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a float dtype.
+    pub fn to_i64(&self) -> Result<Vec<i64>> {
+        let b = &self.bytes;
+        Ok(match self.dtype {
+            DType::I8 => pod::<i8>(b).into_iter().map(i64::from).collect(),
+            DType::U8 | DType::Bool => b.iter().copied().map(i64::from).collect(),
+            DType::I16 => pod::<i16>(b).into_iter().map(i64::from).collect(),
+            DType::I32 => pod::<i32>(b).into_iter().map(i64::from).collect(),
+            DType::I64 => pod::<i64>(b),
+            other => return Err(unsupported(other, "integers")),
         })
     }
 
@@ -137,9 +170,11 @@ impl HostTensor {
     }
 
     /// Replaces the elements by `values`, rounded once to the dtype: to nearest, ties to even.
+    /// Integers have to be whole and within the dtype: how to round to them is the op's to say.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion.
+    /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion,
+    /// [`ErrorKind::Internal`] for a value that is no integer of the dtype.
     #[allow(
         clippy::cast_possible_truncation,
         reason = "rounding once is what this is for"
@@ -151,7 +186,19 @@ impl HostTensor {
             DType::F64 => bytes(values.iter().copied()),
             DType::F16 => bytes(values.iter().map(|&v| f16::from_f32(to_odd(v)))),
             DType::BF16 => bytes(values.iter().map(|&v| bf16::from_f32(to_odd(v)))),
-            other => return Err(unsupported(other)),
+            DType::I8 => bytes(whole::<i8>(self.dtype, values)?.into_iter()),
+            DType::U8 => whole::<u8>(self.dtype, values)?,
+            DType::I16 => bytes(whole::<i16>(self.dtype, values)?.into_iter()),
+            DType::I32 => bytes(whole::<i32>(self.dtype, values)?.into_iter()),
+            DType::I64 => bytes(whole::<i64>(self.dtype, values)?.into_iter()),
+            DType::Bool => {
+                let bits = whole::<u8>(self.dtype, values)?;
+                if let Some(&other) = bits.iter().find(|&&bit| bit > 1) {
+                    return Err(no_integer(self.dtype, f64::from(other)));
+                }
+                bits
+            }
+            other => return Err(unsupported(other, "f64")),
         };
         Ok(())
     }
@@ -177,6 +224,28 @@ fn to_odd(value: f64) -> f32 {
     f32::from_bits(if outward { bits + 1 } else { bits - 1 }).copysign(value as f32)
 }
 
+/// The values as integers that they already are.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "a value that changes is refused"
+)]
+fn whole<T: TryFrom<i64>>(dtype: DType, values: &[f64]) -> Result<Vec<T>> {
+    let one = |&value: &f64| {
+        let integer = value as i64;
+        let same = integer as f64 == value;
+        let fits = same.then(|| T::try_from(integer).ok()).flatten();
+        fits.ok_or_else(|| no_integer(dtype, value))
+    };
+    values.iter().map(one).collect()
+}
+
+fn no_integer(dtype: DType, value: f64) -> Error {
+    let text = format!("{value:?} is no value of {dtype}");
+    Error::new(ErrorKind::Internal, "run a reference implementation", text)
+}
+
 fn pod<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
     bytemuck::pod_collect_to_vec(bytes)
 }
@@ -185,8 +254,8 @@ fn bytes<T: bytemuck::Pod>(values: impl Iterator<Item = T>) -> Vec<u8> {
     bytemuck::cast_slice(&values.collect::<Vec<_>>()).to_vec()
 }
 
-fn unsupported(dtype: DType) -> Error {
-    let text = format!("{dtype} has no conversion to f64 here");
+fn unsupported(dtype: DType, to: &str) -> Error {
+    let text = format!("{dtype} has no conversion to {to} here");
     Error::new(
         ErrorKind::Unsupported,
         "run a reference implementation",
@@ -300,6 +369,34 @@ mod tests {
             (call.flag(0).unwrap_err(), "static attribute 0 is missing"),
         ] {
             assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn integers_come_back_and_what_is_none_is_refused() {
+        for (dtype, least, greatest) in [
+            (DType::I8, -128.0, 127.0),
+            (DType::U8, 0.0, 255.0),
+            (DType::I16, -32768.0, 32767.0),
+            (DType::I32, -2_147_483_648.0, 2_147_483_647.0),
+            (
+                DType::I64,
+                -9_007_199_254_740_992.0,
+                9_007_199_254_740_992.0,
+            ),
+            (DType::Bool, 0.0, 1.0),
+        ] {
+            let host = HostTensor::from_f64(dtype, &[2], &[least, greatest]).unwrap();
+            assert_eq!(host.to_f64().unwrap(), [least, greatest], "{dtype}");
+            let back = host.to_i64().unwrap().into_iter().max().unwrap();
+            assert_eq!(back.to_string(), greatest.to_string(), "{dtype}");
+            for none in [0.5, f64::NAN, f64::INFINITY] {
+                assert!(HostTensor::from_f64(dtype, &[1], &[none]).is_err());
+            }
+            if dtype != DType::I64 {
+                assert!(HostTensor::from_f64(dtype, &[1], &[greatest + 1.0]).is_err());
+                assert!(HostTensor::from_f64(dtype, &[1], &[least - 1.0]).is_err());
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use ds_schema::{Attr, DType, Multiplicity, TensorSpec, Tolerance};
 use super::{
     Op,
     call::{Args, RunsOn, launch, resolve},
-    case::Case,
+    case::{Case, Traffic},
     reference::{self, HostCall, HostTensor},
     registry::find,
 };
@@ -300,6 +300,7 @@ pub struct Placed {
     args: Vec<Vec<Tensor>>,
     attributes: Vec<Attr>,
     scalars: Vec<Attr>,
+    traffic: Option<Traffic>,
 }
 
 impl Placed {
@@ -324,6 +325,7 @@ impl Placed {
                 .collect::<Result<_>>()?,
             attributes: host.attributes.clone(),
             scalars: host.scalars.clone(),
+            traffic: case.told_traffic(),
         })
     }
 
@@ -347,16 +349,23 @@ impl Placed {
         launch(self.op, stream, &args, &self.attributes, &self.scalars)
     }
 
-    /// What the op has to move at least: each input read once, each output written once, what is
-    /// updated both.
-    pub fn traffic_bytes(&self) -> u64 {
-        let arguments = self.op.schema().arguments().iter().zip(&self.args);
-        let times = |role| if role == ds_schema::Role::InOut { 2 } else { 1 };
-        arguments
-            .map(|(argument, arg)| {
-                times(argument.role) * arg.iter().map(Tensor::bytes).sum::<u64>()
-            })
-            .sum()
+    /// What the op has to move at least: what the case tells, or else each input read once, each
+    /// output written once, what is updated both.
+    pub fn traffic(&self) -> Traffic {
+        if let Some(told) = self.traffic {
+            return told;
+        }
+        let mut traffic = Traffic::default();
+        for (argument, arg) in self.op.schema().arguments().iter().zip(&self.args) {
+            let bytes = arg.iter().map(Tensor::bytes).sum::<u64>();
+            if argument.role != ds_schema::Role::Out {
+                traffic.read_bytes += bytes;
+            }
+            if argument.is_written() {
+                traffic.written_bytes += bytes;
+            }
+        }
+        traffic
     }
 
     fn lists(&self) -> Vec<Vec<&Tensor>> {

@@ -102,7 +102,7 @@ fn time(
         RunsOn::Reference(why) => return Ok(Err(format!("on the host reference: {why}"))),
         RunsOn::Nothing => return Ok(Err("no element is written".to_owned())),
     };
-    let gb = gigabytes(placed.traffic_bytes());
+    let gb = gigabytes(placed.traffic().bytes());
     let launches = launches(seconds(stream, 1, || placed.launch(stream))?);
     let (mut times, mut ratios) = (Vec::new(), Vec::new());
     // A first round is not counted.

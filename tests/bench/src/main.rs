@@ -22,12 +22,14 @@ mod first_use;
 mod inputs;
 mod machine;
 mod matmul;
+mod ops;
 mod peer;
 mod report;
-mod rms_norm;
 mod sample;
 
 use std::{env, process::ExitCode};
+
+use ds_core::op;
 
 /// Whatever went wrong, for the terminal.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -35,15 +37,13 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// A name to filter by, and what measures and prints it.
 type Figure = (&'static str, fn() -> Result<()>);
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [Figure; 7] = [
     ("ds_report", report::warm),
     ("first_use", first_use::figure),
     ("call", call::rms_norm),
     ("boundary", boundary::figure),
     ("hand_off", call::hand_off),
     ("adam", adam::figure),
-    ("rms_norm_forward", rms_norm::forward),
-    ("rms_norm_backward", rms_norm::backward),
     ("matmul", matmul::figure),
 ];
 
@@ -55,12 +55,15 @@ fn main() -> ExitCode {
     {
         return finish(first_use::child());
     }
-    let chosen: Vec<_> = FIGURES
-        .iter()
-        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f)))
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
+    let chosen: Vec<_> = FIGURES.iter().filter(|(name, _)| wanted(name)).collect();
+    let name_of = |op: &op::Op| format!("{}{}", ops::PREFIX, op.name());
+    let chosen_ops: Vec<_> = ops::measurable()
+        .filter(|op| wanted(&name_of(op)))
         .collect();
-    if chosen.is_empty() {
-        let names: Vec<_> = FIGURES.iter().map(|(name, _)| *name).collect();
+    if chosen.is_empty() && chosen_ops.is_empty() {
+        let mut names: Vec<_> = FIGURES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        names.extend(ops::measurable().map(name_of));
         eprintln!(
             "no figure matches {filters:?}; there are {}",
             names.join(", ")
@@ -68,14 +71,25 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     machine::print(&filters);
-    sample::print_head();
     let mut done = Ok(());
-    for (name, figure) in chosen {
-        // One figure that cannot be had hides no other.
-        if let Err(e) = figure() {
+    // One figure that cannot be had hides no other.
+    let mut note = |name: &str, figure: Result<()>| {
+        if let Err(e) = figure {
             eprintln!("{name}: {e}");
             done = Err(format!("{name} could not be measured").into());
         }
+    };
+    if !chosen.is_empty() {
+        sample::print_head();
+    }
+    for (name, figure) in chosen {
+        note(name, figure());
+    }
+    if !chosen_ops.is_empty() {
+        ops::print_head();
+    }
+    for op in chosen_ops {
+        note(&name_of(op), ops::rows(op));
     }
     println!("\nload at the end: {}", machine::load());
     finish(done)

@@ -14,7 +14,7 @@ use std::{
 use crate::{Result, sample::Side};
 
 /// The Python side.
-const SCRIPT: &str = include_str!("peer.py");
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/peer.py");
 /// The C side: bandwidth, arithmetic, and the pinned loop.
 const PROBE: &str = include_str!("probe.c");
 
@@ -28,6 +28,15 @@ pub(crate) struct Peer {
 impl Peer {
     /// A Python child with this setup; `None` where no Python is given.
     pub(crate) fn python(setup: &str) -> Result<Option<Self>> {
+        let mut peer = Self::python_idle()?;
+        if let Some(peer) = &mut peer {
+            peer.ask(&format!("setup {setup}"))?;
+        }
+        Ok(peer)
+    }
+
+    /// A Python child that waits for its first setup; `None` where no Python is given.
+    pub(crate) fn python_idle() -> Result<Option<Self>> {
         let Some(python) = python() else {
             return Ok(None);
         };
@@ -39,20 +48,23 @@ impl Peer {
             env::join_paths(std::iter::once(folder.to_owned()).chain(env::split_paths(&path)))?;
         // `PyTorch` at its best: a heap that keeps its pages between calls.
         command
-            .args(["-c", SCRIPT])
+            .arg(SCRIPT)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("MALLOC_MMAP_MAX_", "0")
             .env("MALLOC_TRIM_THRESHOLD_", "100000000000")
             .env("PATH", search)
             .env("DS_ACCELERATOR", "cpu");
-        Self::start(command, setup).map(Some)
+        Self::start(command).map(Some)
     }
 
     /// A child of the C probe with this setup.
     pub(crate) fn probe(setup: &str) -> Result<Self> {
-        Self::start(Command::new(built_probe()?), setup)
+        let mut peer = Self::start(Command::new(built_probe()?))?;
+        peer.ask(&format!("setup {setup}"))?;
+        Ok(peer)
     }
 
-    fn start(mut command: Command, setup: &str) -> Result<Self> {
+    fn start(mut command: Command) -> Result<Self> {
         let threads = std::thread::available_parallelism()?.to_string();
         let mut child = command
             .env("OMP_NUM_THREADS", threads)
@@ -64,13 +76,11 @@ impl Peer {
             return Err("a peer without pipes".into());
         };
         let output = BufReader::new(output);
-        let mut peer = Self {
+        Ok(Self {
             child,
             input,
             output,
-        };
-        peer.ask(&format!("setup {setup}"))?;
-        Ok(peer)
+        })
     }
 
     /// Its turn in a round: `calls` calls.
@@ -78,7 +88,8 @@ impl Peer {
         Box::new(move || self.ask(&format!("run {calls}")))
     }
 
-    fn ask(&mut self, line: &str) -> Result<f64> {
+    /// Its answer to a line.
+    pub(crate) fn ask(&mut self, line: &str) -> Result<f64> {
         writeln!(self.input, "{line}")?;
         let mut answer = String::new();
         self.output.read_line(&mut answer)?;

@@ -45,6 +45,19 @@ static inline void stream(float *to, vec v) {
 
 static void copy(void) { EACH(AT(0) = AT(1) * 1.0001f) }
 static void copy_nt(void) { EACH(stream(buffers[0] + i, AT(1) * 1.0001f)) }
+static void update(void) { EACH(AT(0) = AT(0) * 1.0001f) }
+static void fill(void) { EACH(AT(0) = (vec){0} + 1.0001f) }
+static void fill_nt(void) { EACH(stream(buffers[0] + i, (vec){0} + 1.0001f)) }
+static void read_all(void) {
+    float total = 0;
+#pragma omp parallel for schedule(static) reduction(+ : total)
+    for (size_t i = 0; i < elements / (8 * LANES); i++) {
+        vec sum = {0};
+        for (int v = 0; v < 8; v++) sum += *(vec *)(buffers[0] + (8 * i + v) * LANES);
+        total += sum[0] + sum[LANES - 1];
+    }
+    sink = total;
+}
 static void triad(void) { EACH(AT(0) = AT(1) + AT(2) * 3.0f) }
 static void triad_nt(void) { EACH(stream(buffers[0] + i, AT(1) + AT(2) * 3.0f)) }
 
@@ -79,6 +92,7 @@ static void pinned_adam(void) {
 
 static const struct { const char *name; void (*run)(void); int buffers; } works[] = {
     {"copy", copy, 2}, {"copy_nt", copy_nt, 2}, {"triad", triad, 3}, {"triad_nt", triad_nt, 3},
+    {"read", read_all, 1}, {"update", update, 1}, {"fill", fill, 1}, {"fill_nt", fill_nt, 1},
     {"fma", fma_peak, 0},
 #ifdef PINNED
     {"adam", pinned_adam, 4},

@@ -1,7 +1,7 @@
 //! Rounds, their median and spread, and the row of a table that they become.
 
 use std::{
-    thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,19 @@ pub(crate) struct Spread {
     max: f64,
 }
 
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [median, min, max] = [self.median, self.min, self.max].map(digits);
+        write!(f, "{median} ({min} .. {max})")
+    }
+}
+
 impl Spread {
+    /// The median, to three digits.
+    pub(crate) fn middle(&self) -> String {
+        digits(self.median)
+    }
+
     /// Of at least one value.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = values.into_iter().collect();

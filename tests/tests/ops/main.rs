@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod golden;
+
 use std::{
     collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
 };
@@ -172,12 +174,12 @@ fn cases_cover_every_dtype_of_every_argument() {
         return;
     }
     for op in op::ops() {
-        for size in [Size::Small, Size::Large] {
+        for size in [Size::Small, Size::Cached, Size::Large] {
             // One at a time: together the large ones take gigabytes.
             let seen = dtypes(&op.cases(size));
             for (index, argument) in op.schema().arguments().iter().enumerate() {
                 let is_optional = argument.multiplicity == Multiplicity::Optional;
-                if is_optional && size == Size::Large {
+                if is_optional && size != Size::Small {
                     continue;
                 }
                 for dtype in op.schema().dtypes(argument.element) {
