@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     ffi::c_void,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Device, Error, ErrorKind, Result, fork,
-    stream::{Point, Stream},
+    stream::{Point, Queue, Stream},
 };
 
 /// A large block may be given to a request of at least this share of it.
@@ -224,7 +224,7 @@ impl Pool {
         class: Option<Class>,
         bytes: u64,
     ) -> Result<FreeBlock> {
-        // Goes after the lock, which the end of a stream takes.
+        // Goes after the lock: the last one gives the handle up.
         let mut other = None;
         let mut state = self.lock();
         let taken = self.find_elsewhere(&mut state, stream, class, bytes, &mut other)?;
@@ -239,7 +239,7 @@ impl Pool {
         stream: &Stream,
         class: Option<Class>,
         bytes: u64,
-        other: &mut Option<Stream>,
+        other: &mut Option<Arc<Queue>>,
     ) -> Result<FreeBlock> {
         state.settle_pending();
         if let Some(block) = state.take_own(stream.slot(), class, bytes) {
@@ -248,8 +248,8 @@ impl Pool {
         }
         if let Some((slot, block)) = state.take_other(stream.slot(), class, bytes) {
             // The stream that freed it may still be using it: whatever it has queued comes first.
-            *other = stream.device().streams().live(slot);
-            let over = other.as_ref().map_or(Ok(true), Stream::is_over);
+            *other = stream.device().streams().queue(slot);
+            let over = other.as_ref().map_or(Ok(true), |queue| queue.is_over());
             let waits = matches!(over, Ok(false));
             let ordered = match &other {
                 Some(busy) if waits => busy.record().and_then(|point| stream.wait(&point)),
@@ -421,16 +421,19 @@ impl Pool {
 #[cold]
 fn last_uses(device: Device, mut guests: Guests) -> Vec<Point> {
     let mut points = Vec::new();
-    for stream in device.streams().all() {
-        if !guests.may_have(stream.slot()) {
+    for queue in device.streams().queues() {
+        let slot = queue.slot();
+        if !guests.may_have(slot) {
             continue;
         }
-        match stream.record() {
+        match queue.record() {
             Ok(point) => points.push(point),
             // What cannot be noted is over when this returns.
             Err(e) => {
-                let done = stream.finish();
-                log::debug!("a block was in use on {stream:?}: {e}; waited: {done:?}");
+                let done = queue.finish();
+                log::debug!(
+                    "a block was in use on stream {slot} of {device}: {e}; waited: {done:?}"
+                );
             }
         }
     }
