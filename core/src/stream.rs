@@ -209,6 +209,10 @@ impl Stream {
         self.queue.slot
     }
 
+    pub(crate) fn as_queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
     /// The handle, with the turn to queue work on it.
     pub(crate) fn queue(&self) -> (DsStream, impl Drop) {
         (self.queue.handle, self.queue.lock())
@@ -216,6 +220,10 @@ impl Stream {
 }
 
 impl Queue {
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
     pub(crate) fn slot(&self) -> usize {
         self.slot
     }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use ds_core::{Buffer, Device, Host, Stream, discovery::Search};
+use ds_core::{Buffer, Device, ErrorKind, Host, Stream, discovery::Search};
 use ds_plugin::{
     Accelerator, DeviceInfo, Error, EventState, Result, Table,
     abi::{DS_NOT_READY, DS_OK},
@@ -41,6 +41,8 @@ ds_plugin::export_plugin!(Held, "org.example.held", linked manifest = MANIFEST, 
 /// The calls that can be held.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Call {
+    Allocate,
+    Synchronize,
     StreamSynchronize,
 }
 
@@ -131,10 +133,12 @@ impl Accelerator for Held {
     }
 
     fn synchronize(&self, (): &()) -> Result<()> {
+        pass(Call::Synchronize);
         Ok(())
     }
 
     fn allocate(&self, (): &(), bytes: u64, _: u64, _: u32) -> Result<*mut c_void> {
+        pass(Call::Allocate);
         let bytes = usize::try_from(bytes).unwrap();
         let address = self.next_address.fetch_add(bytes, Ordering::Relaxed);
         Ok(std::ptr::without_provenance_mut(address))
@@ -226,6 +230,64 @@ fn meanwhile<T: Send + 'static>(hold: Hold, action: impl FnOnce() -> T + Send + 
 /// A free block on `stream`, by its address.
 fn free_block(stream: &Stream) -> usize {
     Buffer::new(stream, LARGE).unwrap().address().addr()
+}
+
+#[test]
+fn who_waits_for_the_device_keeps_nobody_from_a_block() {
+    let (device, _turn) = alone();
+    let [one, other] = [(); 2].map(|()| Stream::new(device).unwrap());
+    let address = free_block(&one);
+    device.set_memory_cap(Some(LARGE));
+    let hold = hold(Call::Synchronize);
+    let runs_out = thread::spawn(move || Buffer::new(&other, 2 * LARGE));
+    // Such a thread may be the one that the device waits for.
+    let buffer = meanwhile(hold, move || Buffer::new(&one, LARGE).unwrap());
+    assert_eq!(buffer.address().addr(), address);
+    let error = runs_out.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert_eq!(
+        error.to_string(),
+        "allocate memory: 4194304 bytes on held:0: 6291456 bytes would exceed the cap of 2097152 \
+         (2097152 bytes are in live buffers, 2097152 reserved)"
+    );
+}
+
+#[test]
+fn a_trim_leaves_what_was_used_while_it_waited() {
+    let (device, _turn) = alone();
+    let [one, other] = [(); 2].map(|()| Stream::new(device).unwrap());
+    let [first, second] = {
+        let buffers = [(); 2].map(|()| Buffer::new(&one, LARGE).unwrap());
+        buffers.map(|buffer| buffer.address().addr())
+    };
+    let hold = hold(Call::Synchronize);
+    let trims = thread::spawn(move || device.empty_cache());
+    // Its work was queued when the device had begun to finish what it had.
+    let used = meanwhile(hold, move || {
+        let buffer = Buffer::new(&other, LARGE).unwrap();
+        buffer.fill(&other, 1).unwrap();
+        let address = buffer.address().addr();
+        drop(buffer);
+        (address, other)
+    });
+    trims.join().unwrap().unwrap();
+    assert!([first, second].contains(&used.0));
+    let stats = device.memory_stats();
+    assert_eq!((stats.reserved_bytes, stats.allocated_bytes), (LARGE, 0));
+    assert_eq!(free_block(&used.1), used.0);
+}
+
+#[test]
+fn a_slow_allocation_keeps_nobody_from_a_block() {
+    let (device, _turn) = alone();
+    let [one, other] = [(); 2].map(|()| Stream::new(device).unwrap());
+    let address = free_block(&one);
+    let hold = hold(Call::Allocate);
+    let grows = thread::spawn(move || Buffer::new(&other, 2 * LARGE));
+    let buffer = meanwhile(hold, move || Buffer::new(&one, LARGE).unwrap());
+    assert_eq!(buffer.address().addr(), address);
+    grows.join().unwrap().unwrap();
+    assert_eq!(device.memory_stats().peak_reserved_bytes, 3 * LARGE);
 }
 
 #[test]
