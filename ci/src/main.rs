@@ -171,7 +171,7 @@ fn help() -> String {
          dist [--prefix DIR] [--archive FILE.tar.gz]\n  \
          \x20                     build what is installed, into dist/; pack it for other machines\n  \
          drills [--long]       what the drills found, as a table; --long for a night\n  \
-         loom                  streams and timelines in every order of their threads\n  \
+         loom                  the memory pool, streams and timelines in every order of their threads\n  \
          sanitize              the C examples under sanitizers, the boundary under valgrind\n\n\
          steps of the gate; those that write only compare with --check:\n",
     );

@@ -335,7 +335,7 @@ impl Device {
     /// When the device cannot finish its work first, and nothing is given back; or when it does not
     /// take memory back, which is lost, while the rest is given back.
     pub fn empty_cache(self) -> Result<()> {
-        self.0.pool.trim(self)
+        self.0.pool.trim(&self)
     }
 
     /// Limits what the pool may take from the device.

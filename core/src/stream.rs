@@ -6,7 +6,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -30,9 +30,15 @@ const LOOK_AGAIN: Duration = Duration::from_micros(100);
 /// An in-order queue of work on a device. Clones are the same stream; dropping the last one waits
 /// for its work.
 #[derive(Clone)]
-pub struct Stream(Arc<Inner>);
+pub struct Stream {
+    queue: Arc<Queue>,
+    /// Goes with the last clone.
+    _end: Arc<End>,
+}
 
-struct Inner {
+/// A stream without the promise to wait for its work. The device knows it until that is over: who
+/// must come behind it can still put itself there while its last owner waits.
+pub(crate) struct Queue {
     device: Device,
     handle: DsStream,
     /// Small number, unique among the device's live streams; the memory pool sorts by it.
@@ -51,9 +57,12 @@ struct Submit {
 
 // SAFETY: the boundary lets a stream's handle be used from any thread, one queueing call at a
 // time, which `submit` sees to.
-unsafe impl Send for Inner {}
+unsafe impl Send for Queue {}
 // SAFETY: as for `Send`.
-unsafe impl Sync for Inner {}
+unsafe impl Sync for Queue {}
+
+/// The end of a stream, when its last owner lets go of it.
+struct End(Arc<Queue>);
 
 impl Stream {
     /// Makes a stream on `device`.
@@ -74,21 +83,28 @@ impl Stream {
                 stream.stream_create(device.handle(), flags, &raw mut handle)
             )
         }?;
+        Ok(Self::of(device, handle, default))
+    }
+
+    fn of(device: Device, handle: DsStream, default: bool) -> Self {
         let slot = device.streams().take_slot();
-        let stream = Self(Arc::new(Inner {
+        let queue = Arc::new(Queue {
             device,
             handle,
             slot,
             default,
             submit: Mutex::default(),
-        }));
-        device.streams().add(slot, Arc::downgrade(&stream.0));
-        Ok(stream)
+        });
+        device.streams().add(slot, Arc::clone(&queue));
+        Self {
+            _end: Arc::new(End(Arc::clone(&queue))),
+            queue,
+        }
     }
 
     /// The device it belongs to.
     pub fn device(&self) -> Device {
-        self.0.device
+        self.queue.device
     }
 
     /// Waits until everything queued so far is done.
@@ -96,7 +112,7 @@ impl Stream {
     /// # Errors
     /// The first failure of that work.
     pub fn synchronize(&self) -> Result<()> {
-        self.0.synchronize()
+        self.queue.synchronize()
     }
 
     /// As [`Stream::synchronize`], and when this returns, nothing is pending: also when it was the
@@ -105,7 +121,7 @@ impl Stream {
     /// # Errors
     /// As [`Stream::synchronize`].
     pub(crate) fn finish(&self) -> Result<()> {
-        self.0.finish()
+        self.queue.finish()
     }
 
     /// Whether nothing is pending.
@@ -113,20 +129,7 @@ impl Stream {
     /// # Errors
     /// The failure of work that is done.
     pub fn is_idle(&self) -> Result<bool> {
-        self.0.is_idle()
-    }
-
-    /// Whether no work of it will still run: nothing is pending, or it failed.
-    ///
-    /// # Errors
-    /// When the device does not tell.
-    pub(crate) fn is_over(&self) -> Result<bool> {
-        // A failure of its work stays, so it is told again; one of the question is not.
-        let told = |_| match (self.is_idle(), self.is_idle()) {
-            (Err(e), Err(again)) if e.kind() == again.kind() => Ok(true),
-            (_, last) => last,
-        };
-        self.is_idle().or_else(told)
+        self.queue.is_idle()
     }
 
     /// The point that is reached when the work queued so far is done.
@@ -134,25 +137,7 @@ impl Stream {
     /// # Errors
     /// When the stream takes no more work.
     pub fn record(&self) -> Result<Point> {
-        let mut submit = self.0.lock();
-        let timeline = match &submit.timeline {
-            Some(timeline) => timeline.clone(),
-            None => submit
-                .timeline
-                .insert(Timeline::new(self.0.device)?)
-                .clone(),
-        };
-        let value = submit.last + 1;
-        // SAFETY: both handles live as long as their owners, which live past the call; the lock
-        // keeps other queueing calls out.
-        unsafe {
-            call!(
-                self.0.device.plugin(),
-                stream.event_record(self.0.handle, timeline.handle(), value)
-            )
-        }?;
-        submit.last = value;
-        Ok(Point { timeline, value })
+        self.queue.record()
     }
 
     /// As [`Stream::record`], on a timeline of its own, so that the time at which it is reached stays
@@ -161,14 +146,14 @@ impl Stream {
     /// # Errors
     /// As [`Stream::record`].
     pub fn record_timed(&self) -> Result<Point> {
-        let point = Timeline::new(self.0.device)?.next();
-        let _turn = self.0.lock();
+        let point = Timeline::new(self.queue.device)?.next();
+        let _turn = self.queue.lock();
         // SAFETY: both handles live as long as their owners, which live past the call; the lock
         // keeps other queueing calls out.
         unsafe {
             call!(
-                self.0.device.plugin(),
-                stream.event_record(self.0.handle, point.timeline.handle(), point.value)
+                self.queue.device.plugin(),
+                stream.event_record(self.queue.handle, point.timeline.handle(), point.value)
             )
         }?;
         Ok(point)
@@ -182,23 +167,7 @@ impl Stream {
     /// # Errors
     /// When the stream takes no more work.
     pub fn wait(&self, point: &Point) -> Result<()> {
-        let own = std::ptr::eq(point.timeline.device().plugin(), self.0.device.plugin());
-        let bridged;
-        let point = if own {
-            point
-        } else {
-            bridged = point.bridge(self.0.device)?;
-            &bridged
-        };
-        let _turn = self.0.lock();
-        // SAFETY: both handles live past the call: the plugin keeps what a queued wait needs, and
-        // `event_destroy` comes only after `Timeline`'s last owner is gone.
-        unsafe {
-            call!(
-                self.0.device.plugin(),
-                stream.event_wait(self.0.handle, point.timeline.handle(), point.value)
-            )
-        }
+        self.queue.wait(point)
     }
 
     /// The vendor's own handle, for code that mixes with the vendor's libraries.
@@ -210,8 +179,8 @@ impl Stream {
         // SAFETY: the handle lives as long as `self`; `native` is writable for the call.
         unsafe {
             call!(
-                self.0.device.plugin(),
-                stream.stream_native(self.0.handle, &raw mut native)
+                self.queue.device.plugin(),
+                stream.stream_native(self.queue.handle, &raw mut native)
             )
         }?;
         Ok(native)
@@ -233,30 +202,86 @@ impl Stream {
                 stream.stream_wrap(device.handle(), native, &raw mut handle)
             )
         }?;
-        let slot = device.streams().take_slot();
-        let submit = Mutex::default();
-        let stream = Self(Arc::new(Inner {
-            device,
-            handle,
-            slot,
-            default: false,
-            submit,
-        }));
-        device.streams().add(slot, Arc::downgrade(&stream.0));
-        Ok(stream)
+        Ok(Self::of(device, handle, false))
     }
 
     pub(crate) fn slot(&self) -> usize {
-        self.0.slot
+        self.queue.slot
+    }
+
+    pub(crate) fn as_queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     /// The handle, with the turn to queue work on it.
     pub(crate) fn queue(&self) -> (DsStream, impl Drop) {
-        (self.0.handle, self.0.lock())
+        (self.queue.handle, self.queue.lock())
     }
 }
 
-impl Inner {
+impl Queue {
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// Whether no work of it will still run: nothing is pending, or it failed.
+    ///
+    /// # Errors
+    /// When the device does not tell.
+    pub(crate) fn is_over(&self) -> Result<bool> {
+        // A failure of its work stays, so it is told again; one of the question is not.
+        let told = |_| match (self.is_idle(), self.is_idle()) {
+            (Err(e), Err(again)) if e.kind() == again.kind() => Ok(true),
+            (_, last) => last,
+        };
+        self.is_idle().or_else(told)
+    }
+
+    /// As [`Stream::record`].
+    pub(crate) fn record(&self) -> Result<Point> {
+        let mut submit = self.lock();
+        let timeline = match &submit.timeline {
+            Some(timeline) => timeline.clone(),
+            None => submit.timeline.insert(Timeline::new(self.device)?).clone(),
+        };
+        let value = submit.last + 1;
+        // SAFETY: both handles live as long as their owners, which live past the call; the lock
+        // keeps other queueing calls out.
+        unsafe {
+            call!(
+                self.device.plugin(),
+                stream.event_record(self.handle, timeline.handle(), value)
+            )
+        }?;
+        submit.last = value;
+        Ok(Point { timeline, value })
+    }
+
+    /// As [`Stream::wait`].
+    pub(crate) fn wait(&self, point: &Point) -> Result<()> {
+        let own = std::ptr::eq(point.timeline.device().plugin(), self.device.plugin());
+        let bridged;
+        let point = if own {
+            point
+        } else {
+            bridged = point.bridge(self.device)?;
+            &bridged
+        };
+        let _turn = self.lock();
+        // SAFETY: both handles live past the call: the plugin keeps what a queued wait needs, and
+        // `event_destroy` comes only after `Timeline`'s last owner is gone.
+        unsafe {
+            call!(
+                self.device.plugin(),
+                stream.event_wait(self.handle, point.timeline.handle(), point.value)
+            )
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Submit> {
         self.submit.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -275,7 +300,8 @@ impl Inner {
         }
     }
 
-    fn finish(&self) -> Result<()> {
+    /// As [`Stream::finish`].
+    pub(crate) fn finish(&self) -> Result<()> {
         let done = self.synchronize();
         if done.is_err() {
             // A stream whose work failed has nothing pending, and says so at once.
@@ -287,27 +313,36 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for End {
     fn drop(&mut self) {
         if fork::is_child() {
             return;
         }
+        let Queue { device, slot, .. } = *self.0;
         // Waits for the queue: what the stream's work uses may be given to others after this.
-        if let Err(e) = self.finish() {
-            log::debug!("a stream of {} ends with a failure: {e}", self.device);
+        if let Err(e) = self.0.finish() {
+            log::debug!("a stream of {device} ends with a failure: {e}");
+        }
+        device.pool().retire(slot);
+        device.streams().give_slot(slot);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if fork::is_child() {
+            return;
         }
         if let Some(destroy) = self.device.plugin().tables().stream.stream_destroy {
             // SAFETY: the last owner is gone, and so is the last use of the handle.
             unsafe { destroy(self.handle) };
         }
-        self.device.pool().retire(self.slot);
-        self.device.streams().give_slot(self.slot);
     }
 }
 
 impl PartialEq for Stream {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.queue, &other.queue)
     }
 }
 
@@ -315,12 +350,20 @@ impl Eq for Stream {}
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.0.default { "default" } else { "stream" };
-        write!(f, "Stream({} {name} {})", self.0.device, self.0.slot)
+        let name = if self.queue.default {
+            "default"
+        } else {
+            "stream"
+        };
+        write!(
+            f,
+            "Stream({} {name} {})",
+            self.queue.device, self.queue.slot
+        )
     }
 }
 
-/// A device's live streams.
+/// A device's streams, until their work is over.
 #[derive(Default)]
 pub(crate) struct Streams(Mutex<Vec<Slot>>);
 
@@ -329,7 +372,7 @@ enum Slot {
     #[default]
     Free,
     Taken,
-    Live(Weak<Inner>),
+    Live(Arc<Queue>),
 }
 
 impl Streams {
@@ -344,26 +387,31 @@ impl Streams {
         slot
     }
 
-    fn add(&self, slot: usize, stream: Weak<Inner>) {
-        self.lock()[slot] = Slot::Live(stream);
+    fn add(&self, slot: usize, queue: Arc<Queue>) {
+        self.lock()[slot] = Slot::Live(queue);
     }
 
     fn give_slot(&self, slot: usize) {
-        self.lock()[slot] = Slot::Free;
+        let ended = std::mem::take(&mut self.lock()[slot]);
+        // A call into the plugin, so not under the lock.
+        drop(ended);
     }
 
-    /// The live stream in `slot`.
-    pub(crate) fn live(&self, slot: usize) -> Option<Stream> {
+    /// The queue of the stream in `slot`; nothing when its work is over.
+    pub(crate) fn queue(&self, slot: usize) -> Option<Arc<Queue>> {
         match self.lock().get(slot) {
-            Some(Slot::Live(stream)) => stream.upgrade().map(Stream),
+            Some(Slot::Live(queue)) => Some(Arc::clone(queue)),
             _ => None,
         }
     }
 
-    /// Every live stream.
-    pub(crate) fn all(&self) -> Vec<Stream> {
-        let slots = 0..self.lock().len();
-        slots.filter_map(|slot| self.live(slot)).collect()
+    /// Every queue whose work may not be over.
+    pub(crate) fn queues(&self) -> Vec<Arc<Queue>> {
+        let live = |slot: &Slot| match slot {
+            Slot::Live(queue) => Some(Arc::clone(queue)),
+            _ => None,
+        };
+        self.lock().iter().filter_map(live).collect()
     }
 
     /// How many there are; nothing while another thread holds the lock.
@@ -375,8 +423,8 @@ impl Streams {
 
     /// Waits for every stream, as [`Stream::finish`] does; gives the first failure.
     pub(crate) fn finish(&self) -> Result<()> {
-        let done = |result: Result<()>, stream: Stream| result.and(stream.finish());
-        self.all().into_iter().fold(Ok(()), done)
+        let done = |result: Result<()>, queue: Arc<Queue>| result.and(queue.finish());
+        self.queues().into_iter().fold(Ok(()), done)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {

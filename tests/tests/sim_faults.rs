@@ -46,7 +46,7 @@ const CASES: &[Case] = cases! {
     raw_memory_is_kept_from_work_that_nobody_could_wait_for: "synchronize:1:16",
     memory_used_abroad_is_kept_when_the_wait_for_that_fails: "event_synchronize:1:16",
     a_point_of_another_plugin_that_cannot_be_handed_on_fails: "event_signal:1:16",
-    what_is_not_given_back_is_told: "synchronize:2:16,free:1:16",
+    what_is_not_given_back_is_told: "synchronize:1:16,free:1:16",
     a_kernel_that_cannot_be_prepared_leaves_its_place_to_the_reference:
         "prepare:1:13,compile:2:11,load:2:14",
 };

@@ -14,10 +14,7 @@ use ds_abi::{
 
 use triomphe::{Arc, UniqueArc};
 
-use super::{
-    pinned,
-    pool::{Block, Guests},
-};
+use super::{blocks::Block, pinned, pool::Guests};
 use crate::{
     Device, Error, ErrorKind, Result, debug, device::sized, fork, plugin::call::call,
     stream::Stream,
@@ -51,18 +48,21 @@ impl MemoryKind {
 pub struct Buffer(ManuallyDrop<Arc<Memory>>);
 
 /// What the clones of a buffer share.
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub(super) device: Device,
     pub(super) address: *mut c_void,
     pub(super) bytes: u64,
     pub(super) owner: Owner,
 }
 
-pub(super) enum Owner {
-    /// The device's pool, which has it back: nobody uses it.
-    Free { block: Block },
-    /// A block of the device's pool, and the other streams that used it.
-    Pool { block: Block, guests: Guests },
+pub(crate) enum Owner {
+    /// A block of the device's pool, the other streams that used it, and whether a buffer has it
+    /// rather than the pool.
+    Pool {
+        block: Block,
+        guests: Guests,
+        live: bool,
+    },
     /// Raw memory of a kind that is not pooled.
     Raw { kind: MemoryKind },
     /// Somebody else's memory and how to tell them that we are done.
@@ -81,7 +81,8 @@ impl Buffer {
     /// Memory of `stream`'s device, ready for work on `stream`. Its content is undefined.
     ///
     /// Where there is none left, this waits for the device's work, to give back what is free: that
-    /// work must not wait for a point that only the caller raises.
+    /// work must not wait for a point that only the caller raises. Other threads have their memory
+    /// meanwhile.
     ///
     /// # Units
     /// `bytes`; 0 gives a buffer without memory.
@@ -200,7 +201,7 @@ impl Buffer {
     pub fn record_use(&self, stream: &Stream) {
         if stream.device() != self.device() {
             self.record_use_abroad(stream);
-        } else if let Owner::Pool { block, guests } = &self.0.owner
+        } else if let Owner::Pool { block, guests, .. } = &self.0.owner
             && block.home() != stream.slot()
         {
             guests.add(stream.slot());
@@ -465,15 +466,23 @@ impl Drop for Memory {
             return;
         }
         match &mut self.owner {
-            Owner::Free { .. } => {}
-            Owner::Pool { block, guests } => {
+            Owner::Pool { live: false, .. } => {}
+            Owner::Pool {
+                block,
+                guests,
+                live,
+            } => {
                 // The last two clones went at the same time, so neither knew that it was the last.
-                let (block, guests) = (*block, std::mem::take(guests));
+                let (block, guests, live) = (*block, std::mem::take(guests), *live);
                 self.device.pool().give(UniqueArc::new(Self {
                     device: self.device,
                     address: self.address,
                     bytes: self.bytes,
-                    owner: Owner::Pool { block, guests },
+                    owner: Owner::Pool {
+                        block,
+                        guests,
+                        live,
+                    },
                 }));
             }
             Owner::Raw { kind } => {
