@@ -634,6 +634,8 @@ fn notes_of_compilers() {
     toolchain.resolve(&environment, &cache).unwrap();
     let path = home.path().join("cache/v1/toolchains.json");
     let whole = fs::read(&path).unwrap();
+    // Written otherwise, the same notes stay as they are.
+    let notes = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
     let mut mutator = Mutator::new(10, [whole.clone()]);
     let make = || mutator.bytes();
     fuzz("compiler notes", drill::times(300, 30_000), make, |input| {
@@ -641,7 +643,7 @@ fn notes_of_compilers() {
         let found = toolchain.resolve(&environment, &cache).unwrap();
         assert_eq!(found.identity().version, "version 1");
         // What was not believed was asked for again, and noted anew.
-        assert_eq!(fs::read(&path).unwrap().trim_ascii(), whole.trim_ascii());
+        assert_eq!(notes(&fs::read(&path).unwrap()), notes(&whole));
         input == whole
     });
 }
