@@ -21,7 +21,8 @@ const PROGRAMS: &[&str] = &[
 
 /// Runs them and prints a table; `long` for as often as a night has room for.
 pub(crate) fn print(gate: &Gate, long: bool) -> Outcome {
-    let mut arguments = vec!["test"];
+    // One suite that fails hides no other's rows.
+    let mut arguments = vec!["test", "--no-fail-fast"];
     for package in PACKAGES {
         arguments.extend(["--package", package]);
     }

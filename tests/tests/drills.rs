@@ -437,7 +437,7 @@ fn a_cache_that_is_deleted_under_its_users_is_made_again() {
             }
             deleted
         });
-        for round in 0..drill::times(300, 20_000) {
+        for round in 0..drill::times(300, 2_000) {
             match build(round) {
                 Ok(built) => {
                     assert_eq!(built.bytes, content(round).as_bytes());
