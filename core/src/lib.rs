@@ -28,6 +28,7 @@ mod stream;
 mod tensor;
 mod trace;
 pub mod trust;
+pub mod worker;
 
 pub use accelerator::Accelerator;
 pub use device::{Device, DeviceInfo, MemoryInfo};
