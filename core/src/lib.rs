@@ -38,6 +38,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, default_device};
 pub use memory::{Buffer, MemoryKind, MemoryStats, is_pinned};
 pub use rng::{Generator, RngState, philox4x32_10};
+pub use settings::log_filter;
 pub use stream::{Point, Stream, Timeline};
 pub use tensor::{Element, Tensor};
 pub use trace::{Range, range};

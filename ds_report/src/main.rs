@@ -95,7 +95,9 @@ fn main() -> ExitCode {
             .error(ErrorKind::ArgumentConflict, conflict)
             .exit();
     }
-    start_log(arguments.hide_errors_and_warnings);
+    if let Some(problem) = start_log(arguments.hide_errors_and_warnings) {
+        log::warn!("{problem}");
+    }
     let mut host = host();
     if arguments.live {
         host = host.with_live_probes();
@@ -121,9 +123,11 @@ fn main() -> ExitCode {
     outcome.unwrap_or_else(Outcome::tell)
 }
 
-fn start_log(quiet: bool) {
-    let level = if quiet { "off" } else { "warn" };
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("DS_LOG", level)).init();
+/// Gives what is wrong with `DS_LOG`.
+fn start_log(quiet: bool) -> Option<String> {
+    let (filter, problem) = ds_core::log_filter(if quiet { "off" } else { "warn" });
+    env_logger::Builder::new().parse_filters(&filter).init();
+    problem
 }
 
 /// What this process can run on; plugins that are new are opened by a child of this program first.
