@@ -6,6 +6,7 @@
 mod alike;
 mod build;
 mod cache;
+mod chosen;
 mod explain;
 mod kernels;
 mod ops;

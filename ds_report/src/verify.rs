@@ -9,17 +9,17 @@ mod run;
 mod text;
 mod worker;
 
-use std::{env, ffi::OsString, fmt::Write as _};
+use std::fmt::Write as _;
 
 use ds_core::{
-    Error, Host,
+    Host,
     op::{self, Op, RunsOn, Stage, What},
-    selection::{Share, VARIABLE},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     alike::Alike,
+    chosen,
     sets::Sets,
     view::{BAD, FAILED, Outcome, Refusal, View},
 };
@@ -174,7 +174,7 @@ struct Failure {
 /// # Errors
 /// When what is asked for is not there; what is wrong with an op is told in the view.
 pub(crate) fn view(host: &Host, options: &Options) -> Result<Verification, Outcome> {
-    let shares = shares(host, options.device.as_deref())?;
+    let shares = chosen::shares(host, "verify", options.device.as_deref())?;
     let ops = ops(host, &options.names)?;
     let mut runner = run::Runner::new(options, ops)?;
     let devices = shares.iter().flat_map(|share| {
@@ -188,34 +188,6 @@ pub(crate) fn view(host: &Host, options: &Options) -> Result<Verification, Outco
         passed: devices.iter().all(Device::passed),
         devices,
     })
-}
-
-/// The devices that `asked` names, or else those that are selected.
-fn shares(host: &Host, asked: Option<&str>) -> Result<Vec<Share>, Error> {
-    let chosen = match asked {
-        None => host.select()?,
-        Some(asked) => host
-            .select_with(|name| match name {
-                VARIABLE => Some(OsString::from(asked)),
-                _ => env::var_os(name),
-            })
-            .map_err(|e| of_the_option(&e))?,
-    };
-    let mut shares = vec![chosen.primary];
-    shares.extend(chosen.others);
-    Ok(shares)
-}
-
-/// The same error, in the words of the command line.
-fn of_the_option(error: &Error) -> Error {
-    let context = error
-        .context()
-        .replace(&format!("{VARIABLE}="), "--device ");
-    let own = Error::new(error.kind(), "verify", context);
-    match error.hint() {
-        Some(hint) => own.with_hint(hint.to_owned()),
-        None => own,
-    }
 }
 
 /// The ops of these names or sets; nothing without a name, which means all.
