@@ -230,7 +230,7 @@ fn an_interrupt_leaves_no_worker() {
     let (sender, told) = mpsc::channel();
     let lines = BufReader::new(verify.stderr.take().unwrap()).lines();
     // Its end comes when nobody has the pipe any more: neither this process nor its worker.
-    let reader = thread::spawn(move || {
+    thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
             if sender.send(line).is_err() {
                 return;
@@ -242,10 +242,10 @@ fn an_interrupt_leaves_no_worker() {
     let kill = Command::new("kill").args(["-INT", &pid]).status();
     assert!(kill.unwrap().success());
     verify.wait().unwrap();
-    let ended = || {
-        told.recv_timeout(PATIENCE)
-            .is_err_and(|e| e == mpsc::RecvTimeoutError::Disconnected)
+    let end = loop {
+        if let Err(end) = told.recv_timeout(PATIENCE) {
+            break end;
+        }
     };
-    while !ended() {}
-    reader.join().unwrap();
+    assert_eq!(end, mpsc::RecvTimeoutError::Disconnected);
 }
