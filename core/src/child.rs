@@ -1,8 +1,10 @@
 //! Runs one child: given variables alone, no input, its output captured, a deadline, and no life
-//! after its parent. Knows nothing of compilers, plugins and caches.
+//! after its parent. Knows nothing of compilers, plugins and caches. Children that are talked to
+//! while they run are [`crate::worker`]'s.
 
 use std::{
     ffi::OsString,
+    fmt,
     io::{self, PipeReader, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
@@ -44,10 +46,52 @@ pub(crate) struct Finished {
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
+    /// With this code.
     Exited(i32),
+    /// By this signal.
     Signalled(i32),
+    /// It was killed because it took too long.
     TimedOut,
+}
+
+impl End {
+    pub(crate) fn new(status: ExitStatus, timed_out: bool) -> Self {
+        match (timed_out, status.code(), status.signal()) {
+            (true, ..) => Self::TimedOut,
+            (false, Some(code), _) => Self::Exited(code),
+            (false, None, signal) => Self::Signalled(signal.unwrap_or_default()),
+        }
+    }
+}
+
+/// As what a crash is told by: `signal SIGSEGV`.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(Signal, &str); 10] = [
+            (Signal::ABORT, "SIGABRT"),
+            (Signal::BUS, "SIGBUS"),
+            (Signal::FPE, "SIGFPE"),
+            (Signal::HUP, "SIGHUP"),
+            (Signal::ILL, "SIGILL"),
+            (Signal::INT, "SIGINT"),
+            (Signal::KILL, "SIGKILL"),
+            (Signal::SEGV, "SIGSEGV"),
+            (Signal::TERM, "SIGTERM"),
+            (Signal::TRAP, "SIGTRAP"),
+        ];
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Signalled(number) => {
+                let known = NAMES.iter().find(|(s, _)| s.as_raw() == *number);
+                match known {
+                    Some((_, name)) => write!(f, "signal {name}"),
+                    None => write!(f, "signal {number}"),
+                }
+            }
+            Self::TimedOut => f.write_str("no end in time"),
+        }
+    }
 }
 
 impl Run<'_> {
@@ -75,13 +119,8 @@ impl Run<'_> {
         let status = running.kill_group_and_reap()?;
         // What was written before the end is in the pipe already.
         while log.wait_and_read(Duration::ZERO)? {}
-        let end = match (timed_out, status.code(), status.signal()) {
-            (true, ..) => End::TimedOut,
-            (false, Some(code), _) => End::Exited(code),
-            (false, None, signal) => End::Signalled(signal.unwrap_or_default()),
-        };
         Ok(Finished {
-            end,
+            end: End::new(status, timed_out),
             log: log.into_bytes(),
         })
     }
@@ -96,35 +135,28 @@ impl Run<'_> {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0);
-        die_with_parent(&mut command, self.timeout);
-        let child = command.spawn()?;
-        // `command` holds the write end of the pipe, which would never end.
-        drop(command);
-        Ok((
-            reader,
-            Running {
-                child,
-                reaped: false,
-            },
-        ))
+            .stderr(writer);
+        Ok((reader, Running::start(command, Some(self.timeout))?))
     }
 }
 
 /// Has the kernel kill the child when the thread that starts it dies; that thread waits for it.
-/// The signal reaches the child alone, not what it started: that is bounded by the processor time.
-fn die_with_parent(command: &mut Command, timeout: Duration) {
+/// The signal reaches the child alone, not what it started: with a `timeout` that is bounded by the
+/// processor time.
+fn die_with_parent(command: &mut Command, timeout: Option<Duration>) {
     let parent = process::getpid();
     // A compiler may use every core for the whole time that it is given.
     let cores = thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let seconds = timeout.as_secs().max(1).saturating_mul(cores);
+    let seconds = timeout.map(|timeout| timeout.as_secs().max(1).saturating_mul(cores));
     let prepare = move || -> io::Result<()> {
         process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the line above.
         if process::getppid() != Some(parent) {
             return Err(Errno::SRCH.into());
         }
+        let Some(seconds) = seconds else {
+            return Ok(());
+        };
         let old = process::getrlimit(Resource::Cpu);
         let limit = old.maximum.map_or(seconds, |maximum| maximum.min(seconds));
         let new = Rlimit {
@@ -143,18 +175,30 @@ fn die_with_parent(command: &mut Command, timeout: Duration) {
 }
 
 /// A started child; killed with its group and reaped on every way out.
-struct Running {
+#[derive(Debug)]
+pub(crate) struct Running {
     child: Child,
     reaped: bool,
 }
 
 impl Running {
+    /// Starts it in a group of its own; without a `timeout` it may use the processor for ever. What
+    /// `command` holds is closed here, so a pipe to the child ends with the child.
+    pub(crate) fn start(mut command: Command, timeout: Option<Duration>) -> io::Result<Self> {
+        command.process_group(0);
+        die_with_parent(&mut command, timeout);
+        Ok(Self {
+            child: command.spawn()?,
+            reaped: false,
+        })
+    }
+
     fn pid(&self) -> Option<Pid> {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Whether the child has ended; leaves it unreaped, so that its number still means its group.
-    fn has_ended(&self) -> io::Result<bool> {
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
         let Some(pid) = self.pid() else {
             return Ok(true);
         };
@@ -162,7 +206,7 @@ impl Running {
         Ok(process::waitid(WaitId::Pid(pid), options)?.is_some())
     }
 
-    fn kill_group_and_reap(&mut self) -> io::Result<ExitStatus> {
+    pub(crate) fn kill_group_and_reap(&mut self) -> io::Result<ExitStatus> {
         if let Some(pid) = self.pid() {
             // Fails only when nobody is left.
             let _ = process::kill_process_group(pid, Signal::KILL);

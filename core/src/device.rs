@@ -255,6 +255,13 @@ impl Device {
         self.0.default_stream.get().is_some()
     }
 
+    /// Whether `DS_DEBUG` has every launch waited for, so that how long one takes says nothing of a
+    /// kernel.
+    pub fn is_watched(self) -> bool {
+        let debug = self.settings().debug;
+        debug.sync || debug.shadow
+    }
+
     /// Waits until all work given to the device is done.
     ///
     /// # Errors

@@ -463,12 +463,7 @@ fn compile(plugin: &Plugin, spec: &BuildSpec, folder: &Path) -> Result<Vec<u8>, 
                 log: Vec::new(),
                 lasting: false,
             }),
-        // Only what the compiler itself refuses is a property of the sources.
-        Err(error) => Err(CompileFailure {
-            lasting: error.kind() == ErrorKind::BuildFailed,
-            error,
-            log: gathered.log,
-        }),
+        Err(error) => Err(CompileFailure::told(error, gathered.log)),
     }
 }
 

@@ -28,6 +28,7 @@ mod stream;
 mod tensor;
 mod trace;
 pub mod trust;
+pub mod worker;
 
 pub use accelerator::Accelerator;
 pub use device::{Device, DeviceInfo, MemoryInfo};
@@ -37,6 +38,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use host::{Host, default_device};
 pub use memory::{Buffer, MemoryKind, MemoryStats, is_pinned};
 pub use rng::{Generator, RngState, philox4x32_10};
+pub use settings::log_filter;
 pub use stream::{Point, Stream, Timeline};
 pub use tensor::{Element, Tensor};
 pub use trace::{Range, range};

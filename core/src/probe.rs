@@ -343,10 +343,12 @@ fn key(manifest: &Manifest, library: &CheckedLibrary) -> String {
     }
     let visible = manifest.environment.visible.iter().map(String::as_str);
     for name in visible.chain(["LD_LIBRARY_PATH"]) {
-        let value = env::var_os(name).unwrap_or_default();
         text += name;
-        text.push('=');
-        text += &value.to_string_lossy();
+        // An empty one hides every device; none hides nothing.
+        if let Some(value) = env::var_os(name) {
+            text.push('=');
+            text += &value.to_string_lossy();
+        }
         text.push(' ');
     }
     blake3::hash(text.as_bytes()).to_hex().to_string()

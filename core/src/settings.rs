@@ -122,6 +122,38 @@ fn choice<T: Copy>(
         })
 }
 
+/// What a program hands to its logger: `DS_LOG`, or `usual` where it is unset or nonsense; then also
+/// what is wrong with it. A logger takes a word that is no level for the name of a part of the
+/// program, and is silent about all others.
+pub fn log_filter(usual: &str) -> (String, Option<String>) {
+    let given = std::env::var_os("DS_LOG").filter(|value| !value.is_empty());
+    let Some(given) = given else {
+        return (usual.to_owned(), None);
+    };
+    let given = given.to_string_lossy();
+    match wrong_log_word(&given) {
+        None => (given.into_owned(), None),
+        Some(word) => {
+            let what = format!(
+                "DS_LOG has '{word}'; it takes off, error, warn, info, debug or trace, or such a level \
+                 of a part, as in ds_core=debug; several separated by commas"
+            );
+            (usual.to_owned(), Some(what))
+        }
+    }
+}
+
+fn wrong_log_word(list: &str) -> Option<&str> {
+    let is_level = |word: &str| word.parse::<log::LevelFilter>().is_ok();
+    // What follows a slash is a pattern that messages have to match.
+    let list = list.split('/').next().unwrap_or(list);
+    let words = list.split(',').map(str::trim).filter(|w| !w.is_empty());
+    words.into_iter().find(|word| match word.split_once('=') {
+        Some((_, level)) => !is_level(level),
+        None => !is_level(word) && !word.starts_with("ds_"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +173,16 @@ mod tests {
             "DS_FALLBACK is 'yes'; it must be one of warn, allow, deny"
         );
     }
+
+    #[test]
+    fn a_log_takes_levels_of_all_or_of_a_part() {
+        for right in ["debug", "WARN,ds_core=off", "ds_core", "info/queue", ""] {
+            assert_eq!(wrong_log_word(right), None);
+        }
+        assert_eq!(wrong_log_word("banana"), Some("banana"));
+        assert_eq!(wrong_log_word("warn, ds_core=much"), Some("ds_core=much"));
+    }
+
     #[test]
     fn debug_takes_a_list_and_deterministic_a_digit() {
         let with = |name: &'static str, value: &'static str| {

@@ -289,6 +289,7 @@ impl Queue {
     fn synchronize(&self) -> Result<()> {
         // SAFETY: the handle lives as long as `self`.
         unsafe { call!(self.device.plugin(), stream.stream_synchronize(self.handle)) }
+            .map_err(as_end)
     }
 
     fn is_idle(&self) -> Result<bool> {
@@ -303,10 +304,18 @@ impl Queue {
     /// As [`Stream::finish`].
     pub(crate) fn finish(&self) -> Result<()> {
         let done = self.synchronize();
-        if done.is_err() {
+        match &done {
+            Ok(()) => {}
+            // To the question whether it is over it may answer so for ever; a point behind the work
+            // tells what is pending from what has failed.
+            Err(e) if is_no_end(e) => {
+                let _ = self.record().map(|point| point.finish());
+            }
             // A stream whose work failed has nothing pending, and says so at once.
-            while matches!(self.is_idle(), Ok(false)) {
-                thread::sleep(LOOK_AGAIN);
+            Err(_) => {
+                while matches!(self.is_idle(), Ok(false)) {
+                    thread::sleep(LOOK_AGAIN);
+                }
             }
         }
         done
@@ -362,6 +371,21 @@ impl fmt::Debug for Stream {
         )
     }
 }
+
+/// An error of a wait, or of work. `DS_NOT_READY` is none of both, so the plugin is at fault.
+fn as_end(error: Error) -> Error {
+    if error.kind() != ErrorKind::NotReady {
+        return error;
+    }
+    Error::new(ErrorKind::PluginBug, error.op().to_owned(), NO_END).with_source(error)
+}
+
+fn is_no_end(error: &Error) -> bool {
+    error.kind() == ErrorKind::PluginBug && error.context() == NO_END
+}
+
+const NO_END: &str = "the plugin ends work or a wait with the status of what is pending, which \
+                      `ds_plugin.h` forbids";
 
 /// A device's streams, until their work is over.
 #[derive(Default)]
@@ -575,7 +599,8 @@ impl Point {
         let state = self.timeline.state()?;
         match state.status {
             _ if state.value >= self.value => Ok(true),
-            DS_OK | DS_NOT_READY => Ok(false),
+            DS_OK => Ok(false),
+            DS_NOT_READY => Err(Error::new(ErrorKind::PluginBug, "wait for a point", NO_END)),
             status => Err(Error::new(
                 call::kind(status),
                 "wait for a point",
@@ -590,9 +615,9 @@ impl Point {
     /// Whether the stream that recorded it is past it: it is reached, or never will be, because a
     /// stream whose work failed does no more.
     pub(crate) fn is_over(&self) -> bool {
-        self.timeline.state().is_ok_and(|state| {
-            state.value >= self.value || !matches!(state.status, DS_OK | DS_NOT_READY)
-        })
+        self.timeline
+            .state()
+            .is_ok_and(|state| state.value >= self.value || state.status != DS_OK)
     }
 
     /// Whether `later` lies on the same timeline, and not before this one.
@@ -655,6 +680,7 @@ impl Point {
                 stream.event_synchronize(self.timeline.handle(), self.value, timeout_ns)
             )
         }
+        .map_err(as_end)
     }
 
     /// As [`Point::wait`] without a limit, and when this returns, the point is over: also when it was

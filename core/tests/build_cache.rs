@@ -505,8 +505,12 @@ fn exported_entries_serve_as_a_shared_cache_and_can_be_imported() {
     let shared = house.path("shared");
     let exported = cache.export(Some(&[one.key]), &shared).unwrap();
     assert_eq!((exported.added.len(), exported.present), (1, 0));
+    // What an export that was killed left.
+    let half = shared.join(".half12345");
+    fs::create_dir(&half).unwrap();
     let exported = cache.export(None, &shared).unwrap();
     assert_eq!((exported.added.len(), exported.present), (1, 1));
+    assert!(!half.exists());
 
     let settings = Settings {
         shared: vec![shared.clone()],

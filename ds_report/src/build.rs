@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::{
     alike::Alike,
+    chosen,
     sets::Sets,
     view::{BAD, FAILED, Outcome, Refusal, View},
 };
@@ -37,11 +38,12 @@ pub(crate) struct Options {
     /// leave in.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// The accelerator to build for; without it, what `DS_ACCELERATOR` selects.
-    #[arg(long, value_name = "NAME")]
-    accelerator: Option<String>,
-    /// What to build for rather than for the devices here: the target that `ds_report` shows on the
-    /// machine that has them.
+    /// For what, in the words of `DS_ACCELERATOR`: `cpu`, `cuda:0,2-3`, or `*` for every device.
+    /// Else for the devices of the selected accelerator.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// What to build for rather than for the devices here, of which there need be none: the target
+    /// that `ds_report` shows on the machine that has them.
     #[arg(long)]
     target: Option<String>,
     /// Build anew what the cache holds, and try again what failed.
@@ -175,7 +177,7 @@ struct Place {
 }
 
 fn places(host: &Host, options: &Options) -> Result<Vec<Place>, Outcome> {
-    let elsewhere = "to build for a machine that has the device, give --accelerator and --target";
+    let elsewhere = "to build for a machine that has the device, give --device and --target";
     let help = |error: Error| match error.hint() {
         Some(hint) => {
             let hint = format!("{hint}; {elsewhere}");
@@ -183,40 +185,23 @@ fn places(host: &Host, options: &Options) -> Result<Vec<Place>, Outcome> {
         }
         None => error.with_hint(elsewhere),
     };
-    let mut shares = Vec::new();
-    if let Some(name) = &options.accelerator {
-        let accelerator = host.accelerator(name)?;
-        let devices = match options.target {
-            Some(_) => Vec::new(),
-            None => (0..accelerator.device_count().map_err(help)?).collect(),
-        };
-        shares.push((accelerator, devices));
-    } else {
-        let chosen = host.select().map_err(help)?;
-        for share in [chosen.primary].into_iter().chain(chosen.others) {
-            let accelerator = host.accelerator(share.accelerator.as_str())?;
-            shares.push((accelerator, share.devices));
-        }
-    }
+    let asked = options.device.as_deref();
     if let Some(target) = &options.target {
-        // A target is in the words of one accelerator.
-        shares.truncate(1);
-        return Ok(shares
-            .into_iter()
-            .map(|(accelerator, _)| Place {
-                accelerator,
-                target: target.clone(),
-            })
-            .collect());
+        // A target is in the words of one accelerator, which needs no device here.
+        let accelerator = match asked {
+            Some(name) => host.accelerator(name.split(':').next().unwrap_or(name))?,
+            None => host.accelerator(host.select().map_err(help)?.primary.accelerator.as_str())?,
+        };
+        let target = target.clone();
+        return Ok(vec![Place {
+            accelerator,
+            target,
+        }]);
     }
     let mut places = Vec::new();
-    for (accelerator, devices) in shares {
-        if devices.is_empty() {
-            let what = format!("{} has no device here", accelerator.name());
-            let error = Error::new(ErrorKind::NoDevice, "find what to build for", what);
-            return Err(help(error).into());
-        }
-        for alike in Alike::of(accelerator, devices)? {
+    for share in chosen::shares(host, "build", asked).map_err(help)? {
+        let accelerator = host.accelerator(share.accelerator.as_str())?;
+        for alike in Alike::of(accelerator, share.devices).map_err(help)? {
             places.push(Place {
                 accelerator,
                 target: alike.target,

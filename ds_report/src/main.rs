@@ -6,6 +6,7 @@
 mod alike;
 mod build;
 mod cache;
+mod chosen;
 mod explain;
 mod kernels;
 mod ops;
@@ -25,7 +26,7 @@ use std::{env, process::ExitCode};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 // Named, so that the linker keeps what they register.
 use ds_accelerator_cpu as _;
-use ds_core::{Host, discovery::Search};
+use ds_core::{Host, discovery::Search, worker};
 use ds_ops as _;
 
 use view::{Outcome, show};
@@ -78,6 +79,14 @@ fn main() -> ExitCode {
     if ds_core::probe::answer() {
         return ExitCode::SUCCESS;
     }
+    // And the one that verifies runs kernels, which may end it.
+    let verify = |task: &verify::Task, teller: &mut worker::Teller| {
+        start_log(task.quiet);
+        verify::work(&host(), task, teller)
+    };
+    if let Some(done) = worker::answer(verify::WORKER, verify) {
+        return done.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let arguments = Arguments::parse();
     // What all views share may stand in front of a command; what only the report knows would be
     // ignored there, and a requirement that is ignored looks like one that holds.
@@ -87,16 +96,10 @@ fn main() -> ExitCode {
             .error(ErrorKind::ArgumentConflict, conflict)
             .exit();
     }
-    let level = if arguments.hide_errors_and_warnings {
-        "off"
-    } else {
-        "warn"
-    };
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("DS_LOG", level)).init();
-    let mut host = Host::with_search(Search::from_process());
-    if let Ok(own) = env::current_exe() {
-        host = host.with_helper(own);
+    if let Some(problem) = start_log(arguments.hide_errors_and_warnings) {
+        log::warn!("{problem}");
     }
+    let mut host = host();
     if arguments.live {
         host = host.with_live_probes();
     }
@@ -119,4 +122,20 @@ fn main() -> ExitCode {
         }
     };
     outcome.unwrap_or_else(Outcome::tell)
+}
+
+/// Gives what is wrong with `DS_LOG`.
+fn start_log(quiet: bool) -> Option<String> {
+    let (filter, problem) = ds_core::log_filter(if quiet { "off" } else { "warn" });
+    env_logger::Builder::new().parse_filters(&filter).init();
+    problem
+}
+
+/// What this process can run on; plugins that are new are opened by a child of this program first.
+fn host() -> Host {
+    let host = Host::with_search(Search::from_process());
+    match env::current_exe() {
+        Ok(own) => host.with_helper(own),
+        Err(_) => host,
+    }
 }

@@ -5,9 +5,7 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ds_core::{
-    Accelerator, DeviceInfo, Error, Host,
-    discovery::Discovery,
-    op,
+    Accelerator, DeviceInfo, Error, Host, op,
     probe::ProbeRecord,
     selection::{AcceleratorStatus, State},
 };
@@ -81,6 +79,8 @@ struct AcceleratorState {
     /// Why it cannot be used.
     #[serde(flatten)]
     refusal: Option<Refusal>,
+    /// What was not as it should be when its plugin was opened by a child process first.
+    remarks: Vec<String>,
 }
 
 /// A device.
@@ -146,7 +146,7 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
         let Ok(accelerator) = host.accelerator(status.name.as_str()) else {
             continue;
         };
-        let described = match describe(host, host.discovery(), accelerator) {
+        let described = match describe(host, accelerator) {
             Ok(described) => described,
             // It counts devices and cannot describe them: none would open.
             Err(e) => {
@@ -169,7 +169,10 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
             },
             Err(e) => Selected::Nothing(Refusal::from(&e)),
         },
-        accelerators: statuses.iter().map(AcceleratorState::new).collect(),
+        accelerators: statuses
+            .iter()
+            .map(|status| AcceleratorState::new(status, record(host, status.name.as_str())))
+            .collect(),
         op_sets: op_sets(&columns),
         devices,
         unmet: Vec::new(),
@@ -255,7 +258,7 @@ impl Device {
 }
 
 impl AcceleratorState {
-    fn new(status: &AcceleratorStatus) -> Self {
+    fn new(status: &AcceleratorStatus, record: Option<ProbeRecord>) -> Self {
         let (device_count, refusal) = match &status.state {
             State::Usable { device_count } => (*device_count, None),
             State::Unusable { reason, hint } => (
@@ -270,6 +273,7 @@ impl AcceleratorState {
             name: status.name.to_string(),
             device_count,
             refusal,
+            remarks: record.map_or_else(Vec::new, |record| record.remarks),
         }
     }
 }
@@ -303,22 +307,22 @@ impl View for Report {
     }
 }
 
-/// The devices of an accelerator, from the probe's answer where there is one.
-fn describe(
-    host: &Host,
-    discovery: &Discovery,
-    accelerator: Accelerator,
-) -> Result<Vec<DeviceInfo>, Error> {
-    let serving = discovery.accelerators();
-    let candidate = serving.iter().find(|c| {
-        c.manifest
-            .as_ref()
-            .is_some_and(|m| m.accelerator.as_str() == accelerator.name())
+/// What the plugin of the accelerator of that name said to a child process, if there was one.
+fn record(host: &Host, accelerator: &str) -> Option<ProbeRecord> {
+    let serving = host.discovery().accelerators();
+    let candidate = serving.into_iter().find(|c| {
+        let manifest = c.manifest.as_ref();
+        manifest.is_some_and(|m| m.accelerator.as_str() == accelerator)
     });
+    host.probe(candidate?)
+}
+
+/// The devices of an accelerator, from the probe's answer where there is one.
+fn describe(host: &Host, accelerator: Accelerator) -> Result<Vec<DeviceInfo>, Error> {
     if let Some(ProbeRecord {
         devices: Ok(devices),
         ..
-    }) = candidate.and_then(|c| host.probe(c))
+    }) = record(host, accelerator.name())
     {
         return Ok(devices);
     }

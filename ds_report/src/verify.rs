@@ -1,28 +1,30 @@
 //! `ds_report verify`: builds and runs every op on each device, and holds what it gives against the
 //! reference implementation; with `--bench` it measures too.
+//!
+//! What runs kernels is a worker (`worker.rs`): one that crashes or hangs costs its op. Here is what is
+//! verified and what comes of it; `run.rs` has the workers do it.
 
 mod bench;
+mod run;
 mod text;
+mod worker;
 
-use std::{
-    env,
-    ffi::OsString,
-    fmt::Write as _,
-    io::{self, IsTerminal, Write as _},
-};
+use std::fmt::Write as _;
 
 use ds_core::{
-    Error, Host, Stream,
-    op::{self, Case, Op, RunsOn, Size, Verified, What},
-    selection::{Share, VARIABLE},
+    Host,
+    op::{self, Op, RunsOn, Stage, What},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     alike::Alike,
+    chosen,
     sets::Sets,
     view::{BAD, FAILED, Outcome, Refusal, View},
 };
+
+pub(crate) use worker::{Task, VARIABLE as WORKER, work};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -36,6 +38,9 @@ pub(crate) struct Options {
     /// Measure a large call of each op and dtype, too.
     #[arg(long)]
     bench: bool,
+    /// How long a kernel may take for a call, without its build, before it counts as one that hangs.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
 }
 
 /// What was verified.
@@ -56,7 +61,7 @@ struct Device {
     model: String,
     /// What kernels are built for.
     target: String,
-    /// Why it could not be opened.
+    /// Why it could not be opened, or what happened beside the calls.
     #[serde(flatten)]
     refusal: Option<Refusal>,
     ops: Vec<OpResult>,
@@ -72,20 +77,47 @@ struct OpResult {
     verdict: Verdict,
     /// Why nothing can be said of it.
     reason: Option<String>,
+    /// Kernels that its cases should have run on.
+    broken: Vec<Broken>,
     /// What its cases ran on, in the order of the first case on each.
     runs: Vec<Run>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// From the best one to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 enum Verdict {
     /// Every case is right.
     Ok,
-    /// A case gives something else than the reference, or does not run.
-    Wrong,
     /// There is nothing to compare with.
     Unverified,
+    /// A kernel takes a case and cannot be built, loaded or prepared, though the toolchain works.
+    Broken,
+    /// A case gives something else than the reference, or does not run.
+    Wrong,
+    /// A case did not end in time; those behind it were not tried.
+    NoAnswer,
+    /// A case ended its process; those behind it were not tried.
+    Crashed,
+}
+
+impl Verdict {
+    const FAILURES: [Self; 4] = [Self::Crashed, Self::NoAnswer, Self::Wrong, Self::Broken];
+}
+
+/// A kernel whose description takes cases that it could not be made ready for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Broken {
+    kernel: String,
+    /// What failed: `build`, `load` or `prepare`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    stage: Stage,
+    /// Why, for the first of the cases.
+    #[serde(flatten)]
+    refusal: Refusal,
+    cases: usize,
 }
 
 /// The cases of an op that ran on one thing.
@@ -94,6 +126,7 @@ enum Verdict {
 struct Run {
     #[serde(flatten)]
     on: On,
+    verdict: Verdict,
     cases: usize,
     passed: usize,
     /// The largest error of an element in units of what the op's schema allows: 1 is the limit.
@@ -103,7 +136,7 @@ struct Run {
 }
 
 /// What a case ran on.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "on", rename_all = "kebab-case")]
 enum On {
@@ -122,13 +155,13 @@ enum On {
 }
 
 /// A case that is wrong.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Failure {
     case: String,
     /// In a line.
     text: String,
-    /// Such as `y`, or `params[2]` of a list; nothing when the call did not run.
+    /// Such as `y`, or `params[2]` of a list; nothing when the call did not run to its end.
     argument: Option<String>,
     /// Where the first wrong element is, when one is.
     index: Option<Vec<i64>>,
@@ -141,70 +174,26 @@ struct Failure {
 /// # Errors
 /// When what is asked for is not there; what is wrong with an op is told in the view.
 pub(crate) fn view(host: &Host, options: &Options) -> Result<Verification, Outcome> {
-    let mut opened = Vec::new();
-    for share in shares(host, options.device.as_deref())? {
-        for index in share.devices {
-            let accelerator = share.accelerator.as_str();
-            let device = host.accelerator(accelerator).and_then(|a| a.device(index));
-            opened.push((format!("{accelerator}:{index}"), device));
-        }
-    }
-    // Only now: plugins bring ops of their own.
+    let shares = chosen::shares(host, "verify", options.device.as_deref())?;
     let ops = ops(host, &options.names)?;
-    let named = !options.names.is_empty();
-    let mut progress = Progress::new();
-    let devices: Vec<Device> = opened
-        .into_iter()
-        .map(|(name, device)| match device {
-            Ok(device) => on_device(device, name, &ops, named, options.bench, &mut progress),
-            Err(e) => Device {
-                name,
-                model: String::new(),
-                target: String::new(),
-                refusal: Some(Refusal::from(&e)),
-                ops: Vec::new(),
-                bench: None,
-            },
-        })
-        .collect();
+    let mut runner = run::Runner::new(options, ops)?;
+    let devices = shares.iter().flat_map(|share| {
+        let named = |&index: &u32| (share.accelerator.as_str(), index);
+        share.devices.iter().map(named)
+    });
+    let devices: Vec<Device> = devices
+        .map(|(accelerator, index)| runner.device(accelerator, index))
+        .collect::<Result<_, _>>()?;
     Ok(Verification {
         passed: devices.iter().all(Device::passed),
         devices,
     })
 }
 
-/// The devices that `asked` names, or else those that are selected.
-fn shares(host: &Host, asked: Option<&str>) -> Result<Vec<Share>, Error> {
-    let chosen = match asked {
-        None => host.select()?,
-        Some(asked) => host
-            .select_with(|name| match name {
-                VARIABLE => Some(OsString::from(asked)),
-                _ => env::var_os(name),
-            })
-            .map_err(|e| of_the_option(&e))?,
-    };
-    let mut shares = vec![chosen.primary];
-    shares.extend(chosen.others);
-    Ok(shares)
-}
-
-/// The same error, in the words of the command line.
-fn of_the_option(error: &Error) -> Error {
-    let context = error
-        .context()
-        .replace(&format!("{VARIABLE}="), "--device ");
-    let own = Error::new(error.kind(), "verify", context);
-    match error.hint() {
-        Some(hint) => own.with_hint(hint.to_owned()),
-        None => own,
-    }
-}
-
-/// The ops of these names or sets, each once; all without a name.
-fn ops(host: &Host, names: &[String]) -> Result<Vec<&'static Op>, Outcome> {
+/// The ops of these names or sets; nothing without a name, which means all.
+fn ops(host: &Host, names: &[String]) -> Result<Option<Vec<String>>, Outcome> {
     if names.is_empty() {
-        return Ok(op::ops());
+        return Ok(None);
     }
     // A name may be a plugin's own op, and is known once that plugin is loaded.
     Alike::all(host);
@@ -216,115 +205,40 @@ fn ops(host: &Host, names: &[String]) -> Result<Vec<&'static Op>, Outcome> {
             let what = format!("op set '{name}' is not in this version");
             return Err(Outcome::failed(&what));
         }
-        wanted.extend(own.iter().map(|op| op.name()));
+        wanted.extend(own.iter().map(|op| op.name().to_owned()));
     }
+    Ok(Some(wanted))
+}
+
+/// Every op, or those of these names, each once and always in the same order.
+fn named(names: Option<&[String]>) -> Vec<&'static Op> {
     let mut ops = op::ops();
-    ops.retain(|op| wanted.contains(&op.name()));
-    Ok(ops)
-}
-
-/// `named`: somebody asked for these ops, so they are told even where the device has nothing to do
-/// with them.
-fn on_device(
-    device: ds_core::Device,
-    name: String,
-    ops: &[&'static Op],
-    named: bool,
-    bench: bool,
-    progress: &mut Progress,
-) -> Device {
-    let concerns = |op: &&&'static Op| {
-        named || op.reference().is_some() || device.kernels().iter().any(|k| k.op == op.name())
-    };
-    let results: Vec<OpResult> = ops
-        .iter()
-        .filter(concerns)
-        .map(|op| verify(device, op, progress))
-        .collect();
-    // The time that something wrong takes tells nothing.
-    let right = ops.iter().filter(|op| {
-        let of = |result: &&OpResult| result.op == op.name();
-        results
-            .iter()
-            .find(of)
-            .is_some_and(|r| r.verdict == Verdict::Ok)
-    });
-    let bench = bench.then(|| bench::measure(device, right, progress));
-    progress.clear();
-    Device {
-        name,
-        model: device.info().name.clone(),
-        target: device.info().target.clone(),
-        refusal: None,
-        ops: results,
-        bench,
-    }
-}
-
-fn verify(device: ds_core::Device, op: &'static Op, progress: &mut Progress) -> OpResult {
-    let cases = op.cases(Size::Small);
-    let mut result = OpResult {
-        op: op.name().to_owned(),
-        verdict: Verdict::Ok,
-        reason: None,
-        runs: Vec::new(),
-    };
-    if op.reference().is_none() || cases.is_empty() {
-        result.verdict = Verdict::Unverified;
-        let kernels: Vec<&str> = (device.kernels().iter())
-            .filter(|kernel| kernel.op == op.name())
-            .map(|kernel| kernel.name.as_str())
-            .collect();
-        result.reason = Some(match (op.reference(), kernels.is_empty()) {
-            (Some(_), _) => "no cases".to_owned(),
-            (None, true) => "no kernel here, and no reference implementation".to_owned(),
-            (None, false) => format!(
-                "no reference implementation to compare {} with",
-                kernels.join(", ")
-            ),
-        });
-        return result;
-    }
-    for (index, case) in cases.iter().enumerate() {
-        progress.tell(&format!(
-            "{device}: {} {} of {}",
-            op.name(),
-            index + 1,
-            cases.len()
-        ));
-        // The last line of a kernel that crashes or hangs; progress is for terminals only.
-        log::debug!("{device}: {} {}", op.name(), case.name());
-        result.add(case, verify_case(device, case));
-    }
-    if result.runs.iter().any(|run| run.passed < run.cases) {
-        result.verdict = Verdict::Wrong;
-    }
-    result
-}
-
-/// On a stream of its own: one that failed stays failed, and would fail all cases behind it.
-fn verify_case(device: ds_core::Device, case: &Case) -> Result<Verified, Error> {
-    op::verify(&Stream::new(device)?, case)
+    ops.retain(|op| names.is_none_or(|names| names.iter().any(|name| name == op.name())));
+    ops
 }
 
 impl OpResult {
-    fn add(&mut self, case: &Case, outcome: Result<Verified, Error>) {
-        let (on, error, failures) = match outcome {
-            Ok(verified) => (
-                On::from(verified.runs_on),
-                Some(verified.error),
-                verified
-                    .wrong
-                    .into_iter()
-                    .map(|wrong| Failure::wrong(case.name(), wrong))
-                    .collect(),
-            ),
-            Err(e) => (On::Unknown, None, vec![Failure::error(case.name(), &e)]),
-        };
+    /// Nothing can be said of it for this `reason`, or nothing was said yet.
+    fn new(op: String, reason: Option<String>) -> Self {
+        Self {
+            op,
+            verdict: match reason {
+                Some(_) => Verdict::Unverified,
+                None => Verdict::Ok,
+            },
+            reason,
+            broken: Vec::new(),
+            runs: Vec::new(),
+        }
+    }
+
+    /// A case on this ended so; `error` is the largest one of an element.
+    fn add(&mut self, on: On, verdict: Verdict, error: Option<f64>, failures: Vec<Failure>) {
         let known = self.runs.iter().position(|run| run.on.is_as(&on));
         let at = known.unwrap_or_else(|| {
             self.runs.push(Run {
                 on,
+                verdict,
                 cases: 0,
                 passed: 0,
                 error,
@@ -337,6 +251,19 @@ impl OpResult {
         run.passed += usize::from(failures.is_empty());
         run.error = run.error.zip(error).map(|(a, b)| a.max(b));
         run.failures.extend(failures);
+        run.verdict = run.verdict.max(verdict);
+        self.verdict = self.verdict.max(verdict);
+    }
+
+    /// A case should have run on these.
+    fn add_broken(&mut self, kernels: Vec<Broken>) {
+        for broken in kernels {
+            self.verdict = self.verdict.max(Verdict::Broken);
+            match self.broken.iter_mut().find(|b| b.kernel == broken.kernel) {
+                Some(known) => known.cases += broken.cases,
+                None => self.broken.push(broken),
+            }
+        }
     }
 }
 
@@ -349,13 +276,15 @@ impl On {
     }
 }
 
-impl From<RunsOn> for On {
-    fn from(runs_on: RunsOn) -> Self {
+impl From<&RunsOn> for On {
+    fn from(runs_on: &RunsOn) -> Self {
         match runs_on {
             RunsOn::Kernel(name) => Self::Kernel {
-                kernel: name.to_owned(),
+                kernel: (*name).to_owned(),
             },
-            RunsOn::Reference(reason) => Self::Reference { reason },
+            RunsOn::Reference(reason) => Self::Reference {
+                reason: reason.clone(),
+            },
             RunsOn::Nothing => Self::Nothing,
         }
     }
@@ -380,10 +309,11 @@ impl Failure {
         }
     }
 
-    fn error(case: &str, error: &Error) -> Self {
+    /// It did not run to its end.
+    fn without_end(case: &str, text: String) -> Self {
         Self {
             case: case.to_owned(),
-            text: Refusal::from(error).line(),
+            text,
             argument: None,
             index: None,
             got: None,
@@ -394,12 +324,39 @@ impl Failure {
 
 impl Device {
     fn passed(&self) -> bool {
-        self.refusal.is_none() && self.wrong().next().is_none()
+        let has_failed = |op: &OpResult| Verdict::FAILURES.contains(&op.verdict);
+        let speeds = || self.bench.iter().flat_map(|bench| &bench.speeds);
+        self.refusal.is_none()
+            && !self.ops.iter().any(has_failed)
+            && !speeds().any(|speed| speed.crashed)
     }
 
-    /// The ops that are wrong.
-    fn wrong(&self) -> impl Iterator<Item = &OpResult> {
-        self.ops.iter().filter(|op| op.verdict == Verdict::Wrong)
+    /// What failed, a line for each kind.
+    fn failures(&self) -> Vec<String> {
+        let name = &self.name;
+        let of = |verdict: Verdict| {
+            let ops = self.ops.iter().filter(move |op| op.verdict == verdict);
+            let ops: Vec<&str> = ops.map(|op| op.op.as_str()).collect();
+            let what = match verdict {
+                Verdict::Crashed => "crashed on",
+                Verdict::NoAnswer => "no answer on",
+                Verdict::Broken => "broken kernels on",
+                _ => "wrong on",
+            };
+            (!ops.is_empty()).then(|| format!("{what} {name}: {}", ops.join(", ")))
+        };
+        let mut lines: Vec<String> = Verdict::FAILURES.into_iter().filter_map(of).collect();
+        lines.extend(match &self.refusal {
+            Some(_) if self.model.is_empty() => Some(format!("{name} cannot be opened")),
+            Some(refusal) => Some(format!("{name}: {}", refusal.reason)),
+            None => None,
+        });
+        let speeds = self.bench.iter().flat_map(|bench| &bench.speeds);
+        lines.extend(speeds.filter(|speed| speed.crashed).map(|speed| {
+            let reason = speed.reason.as_deref().unwrap_or_default();
+            format!("{name}: {} {}: {reason}", speed.op, speed.case)
+        }));
+        lines
     }
 }
 
@@ -410,44 +367,9 @@ impl View for Verification {
 
     fn failure(&self) -> Option<Outcome> {
         let mut lines = String::new();
-        for device in self.devices.iter().filter(|device| !device.passed()) {
-            let ops: Vec<&str> = device.wrong().map(|op| op.op.as_str()).collect();
-            let what = if device.refusal.is_some() {
-                format!("{} cannot be opened", device.name)
-            } else {
-                format!("wrong on {}: {}", device.name, ops.join(", "))
-            };
+        for what in self.devices.iter().flat_map(Device::failures) {
             let _ = writeln!(lines, "{BAD}error{BAD:#}: {what}");
         }
         (!lines.is_empty()).then(|| Outcome::new(FAILED, lines))
-    }
-}
-
-/// A line on the terminal that says what is at work; builds and large calls take their time.
-struct Progress {
-    is_terminal: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            is_terminal: io::stderr().is_terminal(),
-        }
-    }
-
-    fn tell(&mut self, what: &str) {
-        self.write(&format!("\r\u{1b}[K{what} ..."));
-    }
-
-    fn clear(&mut self) {
-        self.write("\r\u{1b}[K");
-    }
-
-    fn write(&mut self, text: &str) {
-        if self.is_terminal {
-            let mut errors = io::stderr();
-            let _ = errors.write_all(text.as_bytes());
-            let _ = errors.flush();
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 use ds_core::Error;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was asked for failed.
 pub(crate) const FAILED: u8 = 1;
@@ -72,7 +72,7 @@ impl From<Error> for Outcome {
 }
 
 /// An error as data: what was found, and what to do.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Refusal {
     pub(crate) reason: String,

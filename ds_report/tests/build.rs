@@ -61,7 +61,7 @@ fn what_is_built_beforehand_is_what_a_program_needs() {
 #[test]
 fn a_target_can_be_named_that_no_device_here_has() {
     let house = House::new();
-    let line = format!("build cast --accelerator cpu --target {TARGET}");
+    let line = format!("build cast --device cpu --target {TARGET}");
     house
         .run(&line)
         .says(0, &[&format!("cpu, target {TARGET}\n"), "1 built"]);
@@ -94,8 +94,8 @@ fn nonsense_is_refused_before_anything_is_built() {
         ],
     );
     house
-        .run("build --accelerator nonsense")
-        .says(1, &["no plugin serves 'nonsense'"]);
+        .run("build --device nonsense")
+        .says(1, &["no plugin's manifest has the name `nonsense`"]);
     for (name, value) in [
         ("DS_BUILD_OPS", "yes"),
         ("DS_BUILD_CAST", "2"),
@@ -189,7 +189,7 @@ fn an_accelerator_without_a_device_is_built_for_by_its_targets_name() {
         return;
     };
     let each = "sim_rms_norm       rms_norm: built per signature, at first use";
-    house.run("build --accelerator sim").says(
+    house.run("build --device sim").says(
         0,
         &[
             each,
@@ -199,13 +199,13 @@ fn an_accelerator_without_a_device_is_built_for_by_its_targets_name() {
     );
     let absent = [("SIM_VISIBLE_DEVICES", "")];
     house
-        .run_with("build --accelerator sim", &absent)
-        .says(1, &["give --accelerator and --target"]);
+        .run_with("build --device sim", &absent)
+        .says(1, &["give --device and --target"]);
     house
-        .run_with("build --accelerator sim --target sim-1", &absent)
+        .run_with("build --device sim --target sim-1", &absent)
         .says(0, &[each]);
     house
-        .run("build --accelerator sim --target sim-2")
+        .run("build --device sim --target sim-2")
         .says(1, &["builds for sim-1, not for 'sim-2'"]);
     // A plugin's own op is known, whoever is selected.
     house.run("build axpby").says(
@@ -213,7 +213,7 @@ fn an_accelerator_without_a_device_is_built_for_by_its_targets_name() {
         &["axpby: cpu has no kernel for axpby; it cannot run there"],
     );
     house
-        .run("build fused_adam cast --accelerator sim")
+        .run("build fused_adam cast --device sim")
         .says(1, &["fused_adam: sim has no kernel for adam_step"])
         .is_silent_of("error: cast");
 }

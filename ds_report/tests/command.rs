@@ -178,3 +178,17 @@ fn json_is_json_and_requirements_are_exit_codes() {
     let (code, _, errors) = run(&["--require", "gds", "plugins"], &[]);
     assert_eq!(code, Some(2), "{errors}");
 }
+
+#[test]
+fn a_log_variable_that_would_silence_everything_is_told() {
+    let (code, _, errors) = run(&["plugins"], &[("DS_LOG", "banana")]);
+    assert_eq!(code, Some(0));
+    assert!(
+        errors.contains("DS_LOG has 'banana'; it takes off, error, warn, info, debug or trace"),
+        "{errors}"
+    );
+    for right in ["debug,ds_core=off", "off", ""] {
+        let (_, _, errors) = run(&["plugins"], &[("DS_LOG", right)]);
+        assert!(!errors.contains("DS_LOG"), "{errors}");
+    }
+}

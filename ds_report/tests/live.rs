@@ -14,6 +14,7 @@ DsStatus ds_plugin_v1(const DsHost *host, DsPlugin *plugin, DsErrorSink *sink) {
   FILE *asked = fopen(getenv("MOODY_ASKED"), "a");
   if (asked) { fputc('.', asked); fclose(asked); }
   if (getenv("MOODY_BROKEN")) exit(3);
+  if (getenv("MOODY_PRINTS")) puts("moody was here");
   return DS_INCOMPATIBLE_ABI;
 }
 "#;
@@ -99,4 +100,46 @@ fn an_answer_is_kept_and_asked_for_again_once_when_live() {
         assert!(line.contains(says), "{arguments} {broken}: {line}");
         assert_eq!(asked, times, "{arguments} {broken}");
     }
+}
+
+#[test]
+fn what_a_plugin_prints_is_noted_below_it() {
+    let home = tempfile::tempdir().unwrap();
+    let plugins = home.path().join("plugins");
+    if !made(&plugins.join("moody")) {
+        return;
+    }
+    let report = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_ds_report"))
+            .args(arguments)
+            .env_remove("DS_ACCELERATOR")
+            .env("HOME", home.path())
+            .env("DS_CACHE_DIR", home.path().join("cache"))
+            .env("DS_PLUGIN_PATH", &plugins)
+            .env("MOODY_ASKED", home.path().join("asked"))
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert_eq!(done.status.code(), Some(0));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let clean = report(&[], &[]);
+    assert!(!clean.contains("note: "), "{clean}");
+    let prints = [("MOODY_PRINTS", "1")];
+    let noted = report(&["--live"], &prints);
+    let mut lines = noted
+        .lines()
+        .skip_while(|line| !line.starts_with("  moody"));
+    assert!(lines.next().unwrap().starts_with("  moody no: "));
+    assert_eq!(
+        lines.next().map(str::trim),
+        Some("note: it prints: moody was here")
+    );
+    // It is kept with the answer.
+    let kept: serde_json::Value = serde_json::from_str(&report(&["--json"], &[])).unwrap();
+    let all = kept["accelerators"].as_array().unwrap();
+    let moody = all.iter().find(|a| a["name"] == "moody").unwrap();
+    assert_eq!(moody["remarks"][0], "it prints: moody was here");
+    let cpu = all.iter().find(|a| a["name"] == "cpu").unwrap();
+    assert_eq!(cpu["remarks"].as_array().unwrap().len(), 0);
 }

@@ -149,6 +149,28 @@ fn a_wrong_result_is_told_by_op_argument_and_element() {
 }
 
 #[test]
+fn a_wrong_result_is_told_alike_under_shadow_and_sync() {
+    let wrong = ("SIM_WRONG", "sim_rms_norm");
+    let Some(plain) = run_on_sim("verify rms_norm cast", &[wrong]) else {
+        return;
+    };
+    for words in ["shadow", "sync", "shadow,sync"] {
+        let debug = ("DS_DEBUG", words);
+        let watched = run_on_sim("verify rms_norm cast", &[wrong, debug]);
+        assert_eq!(watched.as_ref(), Some(&plain), "{words}");
+    }
+}
+
+#[test]
+fn under_shadow_and_sync_nothing_is_measured() {
+    for words in ["shadow", "sync"] {
+        let (code, text, _) = run("verify matmul --bench", &[("DS_DEBUG", words)]);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("not measured: under DS_DEBUG"), "{text}");
+    }
+}
+
+#[test]
 fn a_changed_input_and_a_write_behind_the_end_are_seen() {
     for (what, words) in [
         ("sim_cast:input", "x is only to be read, but was changed"),

@@ -116,6 +116,38 @@ pub fn build_c_from(sources: &Path, library: &str, plugin: &Path) -> io::Result<
     }
 }
 
+/// What is edited in an example: in which file, this for that.
+pub type Edit<'a> = (&'a str, &'a str, &'a str);
+
+/// The example in C of that name with these edits, whose place each names exactly, into the folder
+/// `plugin`.
+///
+/// # Errors
+/// As [`build_c`], and when a place is not there, or there twice.
+pub fn build_c_edited(
+    name: &str,
+    edits: &[Edit<'_>],
+    library: &str,
+    plugin: &Path,
+) -> io::Result<bool> {
+    let sources = tempfile::tempdir()?;
+    for entry in std::fs::read_dir(root().join("plugins/examples").join(name))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), sources.path().join(entry.file_name()))?;
+    }
+    for (file, old, new) in edits {
+        let path = sources.path().join(file);
+        let text = std::fs::read_to_string(&path)?;
+        let places = text.matches(old).count();
+        if places != 1 {
+            let what = format!("{file} has {places} of {old:?}");
+            return Err(io::Error::other(what));
+        }
+        std::fs::write(&path, text.replace(old, new))?;
+    }
+    build_c_from(sources.path(), library, plugin)
+}
+
 /// Builds the CPU accelerator as a plugin file into `folder`, with its kernels in the manifest.
 ///
 /// # Errors

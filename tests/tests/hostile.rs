@@ -549,7 +549,7 @@ fn a_constraint_that_lies_is_found_by_verification() {
     let cases = matmul.cases(op::Size::Small);
     let found = cases
         .iter()
-        .map(|case| op::verify(&stream, case).unwrap().wrong);
+        .map(|case| op::verify(&stream, case, |_, _| {}).unwrap().wrong);
     let wrong: Vec<String> = found.flatten().map(|wrong| wrong.to_string()).collect();
     // Of the calls that it takes, those that are packed are right.
     assert!((1..cases.len()).contains(&wrong.len()), "{wrong:?}");

@@ -30,6 +30,8 @@ macro_rules! cases {
 
 const CASES: &[Case] = cases! {
     a_launch_that_fails_later: "launch_async:1:7",
+    a_launch_that_fails_as_if_it_were_pending: "launch_async:1:8",
+    a_wait_that_ends_as_if_work_were_pending: "stream_synchronize:2:8",
     a_fill_that_fails_later: "fill_async:1:7",
     // The first three are those of the tensors.
     a_copy_that_fails_later: "copy_async:4:7",
@@ -165,6 +167,34 @@ fn check_a_failed_stream(fail: impl Fn(&Stream, &[Tensor; 3]) -> Result<(), Erro
 
 fn a_launch_that_fails_later() {
     check_a_failed_stream(|s, [x, y, z]| axpby(s, x, y, z));
+}
+
+/// Status 8 is "not ready": what a stream answers while work is pending, and no way to fail.
+fn a_launch_that_fails_as_if_it_were_pending() {
+    let stream = Stream::new(device()).unwrap();
+    let [x, y, z] = threes(&stream);
+    axpby(&stream, &x, &y, &z).unwrap();
+    let point = stream.record().unwrap();
+    for error in [
+        stream.synchronize().unwrap_err(),
+        point.wait(None).unwrap_err(),
+        point.is_reached().unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::PluginBug, "{error}");
+        assert!(error.context().contains("`ds_plugin.h` forbids"), "{error}");
+    }
+    // Whoever wants the memory back does not look for ever whether it is over.
+    drop((x, y, z, point, stream));
+    device().empty_cache().unwrap();
+    assert_eq!(device().memory_stats().reserved_bytes, 0);
+}
+
+fn a_wait_that_ends_as_if_work_were_pending() {
+    let stream = Stream::new(device()).unwrap();
+    stream.synchronize().unwrap();
+    let gate = Timeline::new(device()).unwrap().next();
+    stream.wait(&gate).unwrap();
+    assert!(waits_for(&gate, || drop(stream)));
 }
 
 fn a_fill_that_fails_later() {

@@ -74,7 +74,8 @@ typedef int32_t DsStatus;
 // The device is gone or its context is unusable; nothing on it will work again.
 #define DS_DEVICE_LOST 7
 
-// The point in time has not been reached yet.
+// The point in time has not been reached yet. Only `stream_query` answers so. It is never how queued
+// work failed: a host that asks whether that is over would ask for ever.
 #define DS_NOT_READY 8
 
 // The wait ended before the point was reached.
@@ -524,7 +525,7 @@ typedef void (*DsEventCallback)(void *user, DsStatus status);
 typedef struct DsEventState {
     // In: the host's size. Out: how many bytes the plugin filled.
     uint32_t struct_size;
-    // `DS_OK`, or why values above `value` will never be reached.
+    // `DS_OK`, or why values above `value` will never be reached; never `DS_NOT_READY`.
     DsStatus status;
     // The highest value reached.
     uint64_t value;
@@ -537,6 +538,7 @@ typedef struct DsEventState {
 //
 // A failure of queued work surfaces on every point recorded after it, and on `stream_synchronize`. It
 // stays: the stream does no more work. A call that queues more may return the failure or `DS_OK`.
+// Its status is any but `DS_NOT_READY`; a driver's error of that name becomes `DS_INTERNAL`.
 typedef struct DsStreamTable {
     // Size of this table as the plugin knows it, in bytes.
     uint32_t struct_size;
@@ -549,7 +551,8 @@ typedef struct DsStreamTable {
                               DsErrorSink *error);
     // Gives the handle up, without waiting. Work that is queued still happens.
     void (*stream_destroy)(DsStream stream);
-    // Waits until everything queued so far is done; returns the first failure.
+    // Waits until everything queued so far is done; returns the first failure, which is never
+    // `DS_NOT_READY`.
     DsStatus (*stream_synchronize)(DsStream stream, DsErrorSink *error);
     // `DS_NOT_READY` while anything is pending, then `DS_OK` or the first failure.
     DsStatus (*stream_query)(DsStream stream, DsErrorSink *error);
@@ -584,7 +587,7 @@ typedef struct DsStreamTable {
     // Tells how far the timeline is, without waiting.
     DsStatus (*event_query)(DsEvent event, DsEventState *state, DsErrorSink *error);
     // Blocks the calling thread until the timeline stands at `value`: `DS_OK`, `DS_TIMEOUT`, or
-    // the failure that keeps it from getting there.
+    // the failure that keeps it from getting there, which is never `DS_NOT_READY`.
     DsStatus (*event_synchronize)(DsEvent event,
                                   uint64_t value,
                                   uint64_t timeout_ns,

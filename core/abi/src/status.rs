@@ -22,7 +22,8 @@ pub const DS_NO_DEVICE: DsStatus = 5;
 pub const DS_OUT_OF_MEMORY: DsStatus = 6;
 /// The device is gone or its context is unusable; nothing on it will work again.
 pub const DS_DEVICE_LOST: DsStatus = 7;
-/// The point in time has not been reached yet.
+/// The point in time has not been reached yet. Only `stream_query` answers so. It is never how queued
+/// work failed: a host that asks whether that is over would ask for ever.
 pub const DS_NOT_READY: DsStatus = 8;
 /// The wait ended before the point was reached.
 pub const DS_TIMEOUT: DsStatus = 9;

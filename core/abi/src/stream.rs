@@ -41,7 +41,7 @@ pub type DsEventCallback = unsafe extern "C" fn(user: *mut c_void, status: DsSta
 pub struct DsEventState {
     /// In: the host's size. Out: how many bytes the plugin filled.
     pub struct_size: u32,
-    /// `DS_OK`, or why values above `value` will never be reached.
+    /// `DS_OK`, or why values above `value` will never be reached; never `DS_NOT_READY`.
     pub status: DsStatus,
     /// The highest value reached.
     pub value: u64,
@@ -54,6 +54,7 @@ pub struct DsEventState {
 ///
 /// A failure of queued work surfaces on every point recorded after it, and on `stream_synchronize`. It
 /// stays: the stream does no more work. A call that queues more may return the failure or `DS_OK`.
+/// Its status is any but `DS_NOT_READY`; a driver's error of that name becomes `DS_INTERNAL`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct DsStreamTable {
@@ -72,7 +73,8 @@ pub struct DsStreamTable {
     >,
     /// Gives the handle up, without waiting. Work that is queued still happens.
     pub stream_destroy: Option<unsafe extern "C" fn(stream: DsStream)>,
-    /// Waits until everything queued so far is done; returns the first failure.
+    /// Waits until everything queued so far is done; returns the first failure, which is never
+    /// `DS_NOT_READY`.
     pub stream_synchronize:
         Option<unsafe extern "C" fn(stream: DsStream, error: *mut DsErrorSink) -> DsStatus>,
     /// `DS_NOT_READY` while anything is pending, then `DS_OK` or the first failure.
@@ -146,7 +148,7 @@ pub struct DsStreamTable {
         ) -> DsStatus,
     >,
     /// Blocks the calling thread until the timeline stands at `value`: `DS_OK`, `DS_TIMEOUT`, or
-    /// the failure that keeps it from getting there.
+    /// the failure that keeps it from getting there, which is never `DS_NOT_READY`.
     pub event_synchronize: Option<
         unsafe extern "C" fn(
             event: DsEvent,

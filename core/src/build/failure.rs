@@ -40,6 +40,30 @@ impl CompileFailure {
         }
     }
 
+    /// What a compiler that is a library says: the plugin's `error`, with the first line of the log
+    /// that tells of one where it is not in there.
+    pub fn told(error: Error, log: Vec<u8>) -> Self {
+        // Only what the compiler itself refuses is a property of the sources.
+        let lasting = error.kind() == ErrorKind::BuildFailed;
+        let line = first_error_line(&log).filter(|line| lasting && !error.context().contains(line));
+        let error = match (line, error.hint()) {
+            (None, _) => error,
+            (Some(line), hint) => {
+                let context = format!("{}: {line}", error.context());
+                let told = Error::new(error.kind(), error.op().to_owned(), context);
+                match hint {
+                    Some(hint) => told.with_hint(hint),
+                    None => told,
+                }
+            }
+        };
+        Self {
+            error,
+            log,
+            lasting,
+        }
+    }
+
     /// The same where the disk had hardly room: not every compiler says so in words that are known.
     pub(super) fn with_room(self, free_bytes: Option<u64>) -> Self {
         match free_bytes {
@@ -118,6 +142,23 @@ mod tests {
         assert_eq!(first_error_line(log).unwrap(), "a.c:3:1: error: no 'x'");
         assert_eq!(first_error_line(b"\n  strange \n").unwrap(), "strange");
         assert_eq!(first_error_line(b" \n"), None);
+    }
+
+    #[test]
+    fn a_library_s_complaint_is_told_with_its_log_s() {
+        let told = |kind, log: &[u8]| {
+            let error = Error::new(kind, "compile", "it refused a.c");
+            CompileFailure::told(error, log.to_vec())
+        };
+        let refused = told(ErrorKind::BuildFailed, b"note\na.c:3: error: no 'x'\n");
+        assert!(refused.lasting);
+        assert_eq!(
+            refused.error.context(),
+            "it refused a.c: a.c:3: error: no 'x'"
+        );
+        let silent = told(ErrorKind::BuildFailed, b"it refused a.c\n");
+        assert_eq!(silent.error.context(), "it refused a.c");
+        assert!(!told(ErrorKind::Internal, b"error").lasting);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use rustix::io::Errno;
 use super::{
     BuildKey, Cache, FailedBuild, Record, Settings,
     cache::{entry_folder, is_taken, move_to},
-    files, record,
+    files,
+    half::{self, Half},
+    record,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -191,12 +193,14 @@ impl Cache {
     }
 
     /// Copies valid artefacts (`keys`, or all of them) into a folder with the layout of a cache, for
-    /// another machine to import or for `DS_CACHE_SHARED` to name.
+    /// another machine to import or for `DS_CACHE_SHARED` to name. What an export that was killed left
+    /// there is removed.
     ///
     /// # Errors
     /// `Io`, with the path that could not be read or written. A damaged entry, here or there, is
     /// reported, not an error.
     pub fn export(&self, keys: Option<&[BuildKey]>, to: &Path) -> Result<Copied> {
+        half::sweep(to);
         let mut copied = Copied::default();
         for entry in self.entries()? {
             if keys.is_some_and(|keys| !keys.contains(&entry.key)) {
@@ -389,10 +393,7 @@ fn copy_entry(
     };
     make(target.parent().unwrap_or(target))?;
     make(staging)?;
-    let half = tempfile::Builder::new()
-        .prefix(".half")
-        .tempdir_in(staging)
-        .map_err(|error| files::io_error(OP, staging, error))?;
+    let half = Half::new(staging).map_err(|error| files::io_error(OP, staging, error))?;
     let copy = half.path().join("entry");
     make(&copy)?;
     for name in [

@@ -34,6 +34,7 @@ mod cache;
 mod environment;
 mod failure;
 mod files;
+mod half;
 mod key;
 mod lock;
 mod maintain;

@@ -67,7 +67,7 @@ impl Examiner {
         let origin = place.origin;
         if !path.is_absolute() {
             let reason = if path.as_os_str().is_empty() {
-                "an empty element stands for no folder"
+                "an empty path stands for no folder"
             } else {
                 "the path is relative, and plugins are never taken from the current folder"
             };

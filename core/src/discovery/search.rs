@@ -142,7 +142,9 @@ impl Search {
             places.push(Place::skipped(Origin::PluginPath, None, ELEVATED));
             return;
         }
+        // An empty one is what `$DS_PLUGIN_PATH:/more` leaves where the variable was unset.
         let elements = value.as_bytes().split(|&byte| byte == b':');
+        let elements = elements.filter(|element| !element.is_empty());
         places.extend(elements.map(|element| {
             let path = Path::new(std::ffi::OsStr::from_bytes(element));
             Place::of(Origin::PluginPath, path)

@@ -14,9 +14,11 @@ use super::{
     alias::{Aliases, aliases},
     choose::{candidates, refused},
     key::{self, alignment_class},
-    plans::Plan,
+    plans::{Plan, Way},
     prepare::{Prepared, value},
-    reference, watch,
+    reference,
+    unready::Unready,
+    watch,
 };
 use crate::{
     Buffer, Device, Error, ErrorKind, Result,
@@ -54,14 +56,14 @@ pub fn launch(
 ) -> Result<()> {
     let plan = plan(op, stream.device(), args, attributes, scalars)?;
     let span = trace::begin(op.name());
-    let done = match &*plan {
-        Plan::Kernel(prepared) => launch_kernel(prepared, stream, args, scalars),
-        Plan::Watched(prepared) => watch::launch(op, prepared, stream, args, attributes, scalars),
-        Plan::Reference(why) => {
+    let done = match &plan.way {
+        Way::Kernel(prepared) => launch_kernel(prepared, stream, args, scalars),
+        Way::Watched(prepared) => watch::launch(op, prepared, stream, args, attributes, scalars),
+        Way::Reference(why) => {
             note_fallback(op, stream.device(), why)?;
             reference::run(op, stream, args, attributes, scalars)
         }
-        Plan::Nothing => Ok(()),
+        Way::Nothing => Ok(()),
     };
     trace::end(span, || plan.name());
     done
@@ -90,17 +92,12 @@ pub fn resolve(
     attributes: &[Attr],
     scalars: &[Attr],
 ) -> Result<RunsOn> {
-    let plan = plan(op, stream.device(), args, attributes, scalars)?;
-    Ok(match &*plan {
-        Plan::Kernel(prepared) | Plan::Watched(prepared) => RunsOn::Kernel(&prepared.kernel().name),
-        Plan::Reference(why) => RunsOn::Reference(why.clone()),
-        Plan::Nothing => RunsOn::Nothing,
-    })
+    Ok(plan(op, stream.device(), args, attributes, scalars)?.runs_on())
 }
 
 /// The plan of a call, made at the first one of its signature.
 #[inline]
-fn plan(
+pub(super) fn plan(
     op: &'static Op,
     device: Device,
     args: &[Args<'_>],
@@ -223,7 +220,10 @@ fn prepare(
         .check_attributes(attributes)
         .map_err(|e| refused(op, &e))?;
     let plan = if binding.written_elements() == 0 {
-        Plan::Nothing
+        Plan {
+            way: Way::Nothing,
+            unready: Vec::new(),
+        }
     } else {
         choose(op, device, &binding, &views, attributes)?
     };
@@ -237,7 +237,7 @@ fn choose(
     args: &[&[TensorView<'_>]],
     attributes: &[Attr],
 ) -> Result<Plan> {
-    let mut reasons = Vec::new();
+    let (mut reasons, mut unready) = (Vec::new(), Vec::new());
     let found = candidates(device, op, binding, args, attributes);
     for (kernel, score) in found {
         if let Err(refusal) = score {
@@ -246,17 +246,18 @@ fn choose(
         }
         match Prepared::new(device, op, kernel, args, attributes) {
             Ok(prepared) => {
-                let debug = device.settings().debug;
-                return Ok(if debug.sync || debug.shadow {
-                    Plan::Watched(prepared)
+                let way = if device.is_watched() {
+                    Way::Watched(prepared)
                 } else {
-                    Plan::Kernel(prepared)
-                });
+                    Way::Kernel(prepared)
+                };
+                return Ok(Plan { way, unready });
             }
-            Err(e) if e.kind().is_of_the_kernel() => {
+            Err((stage, e)) if e.kind().is_of_the_kernel() => {
                 reasons.push(format!("kernel {}: {e}", kernel.name));
+                unready.push(Unready::new(&kernel.name, stage, &e));
             }
-            Err(e) => return Err(e),
+            Err((_, e)) => return Err(e),
         }
     }
     if reasons.is_empty() {
@@ -267,7 +268,8 @@ fn choose(
         return Err(Error::new(ErrorKind::NoKernel, op.name().to_owned(), why)
             .with_hint("the op has no reference implementation to fall back to"));
     }
-    Ok(Plan::Reference(why))
+    let way = Way::Reference(why);
+    Ok(Plan { way, unready })
 }
 
 /// Says once per op and device that it runs on the reference implementation, or refuses.

@@ -15,6 +15,7 @@ mod plans;
 mod prepare;
 mod reference;
 mod registry;
+mod unready;
 mod verify;
 mod watch;
 
@@ -25,4 +26,5 @@ pub(crate) use plans::Plans;
 pub(crate) use prepare::Modules;
 pub use reference::{HostCall, HostTensor, ReferenceFn};
 pub use registry::{Op, OpSource, find, ops, register};
+pub use unready::{Stage, Unready};
 pub use verify::{Placed, Verified, What, Wrong, verify, verify_call};

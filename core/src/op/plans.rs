@@ -7,14 +7,21 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::prepare::Prepared;
+use super::{call::RunsOn, prepare::Prepared, unready::Unready};
 use crate::Device;
 
 /// Signatures that a device keeps prepared; a training step has a few hundred.
 const MAX_PREPARED: usize = 2048;
 
+/// What a signature runs on, and what it would rather have run on.
+pub(super) struct Plan {
+    pub(super) way: Way,
+    /// Kernels that take the call and are not ready for it, best first.
+    pub(super) unready: Vec<Unready>,
+}
+
 /// What a signature runs on.
-pub(super) enum Plan {
+pub(super) enum Way {
     Kernel(Prepared),
     /// A kernel under `DS_DEBUG`: waited for, or held against the reference.
     Watched(Prepared),
@@ -26,10 +33,20 @@ pub(super) enum Plan {
 
 impl Plan {
     pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Kernel(prepared) | Self::Watched(prepared) => &prepared.kernel().name,
-            Self::Reference(_) => "reference",
-            Self::Nothing => "nothing",
+        match &self.way {
+            Way::Kernel(prepared) | Way::Watched(prepared) => &prepared.kernel().name,
+            Way::Reference(_) => "reference",
+            Way::Nothing => "nothing",
+        }
+    }
+
+    pub(super) fn runs_on(&self) -> RunsOn {
+        match &self.way {
+            Way::Kernel(prepared) | Way::Watched(prepared) => {
+                RunsOn::Kernel(&prepared.kernel().name)
+            }
+            Way::Reference(why) => RunsOn::Reference(why.clone()),
+            Way::Nothing => RunsOn::Nothing,
         }
     }
 }

@@ -12,7 +12,7 @@ use ds_abi::{
 };
 use ds_schema::{ArtefactKind, Attr, Kernel, TensorView};
 
-use super::Op;
+use super::{Op, unready::Stage};
 use crate::{
     Device, Error, ErrorKind, Result, device::sized, fork, jit, plugin::call::call,
     tensor::dl_dtype,
@@ -33,14 +33,15 @@ unsafe impl Send for Prepared {}
 unsafe impl Sync for Prepared {}
 
 impl Prepared {
-    /// Prepares `kernel`, building and loading its artefact first where it needs one.
+    /// Prepares `kernel`, building and loading its artefact first where it needs one. A failure comes
+    /// with how far that went.
     pub(super) fn new(
         device: Device,
         op: &Op,
         kernel: &'static Kernel,
         args: &[&[TensorView<'_>]],
         attributes: &[Attr],
-    ) -> Result<Self> {
+    ) -> Result<Self, (Stage, Error)> {
         let signature = RawSignature::new(op, args, attributes);
         let module = match kernel.artefact() {
             ArtefactKind::None => ptr::null_mut(),
@@ -73,7 +74,8 @@ impl Prepared {
                     &raw mut made
                 )
             )
-        }?;
+        }
+        .map_err(|e| (Stage::Prepare, e))?;
         let workspace_bytes = made.workspace_bytes;
         let prepared = Self {
             device,
@@ -88,7 +90,8 @@ impl Prepared {
                 made.workspace_alignment,
                 device.info().alignment_bytes
             );
-            return Err(Error::new(ErrorKind::PluginBug, op.name().to_owned(), text));
+            let error = Error::new(ErrorKind::PluginBug, op.name().to_owned(), text);
+            return Err((Stage::Prepare, error));
         }
         Ok(prepared)
     }
@@ -126,7 +129,7 @@ fn module(
     kernel: &'static Kernel,
     kind: ArtefactKind,
     signature: &RawSignature<'_>,
-) -> Result<DsModule> {
+) -> Result<DsModule, (Stage, Error)> {
     let shared = kind == ArtefactKind::Shared;
     if shared && let Some(module) = device.modules().find(&kernel.name) {
         return Ok(module);
@@ -138,7 +141,8 @@ fn module(
     };
     let target = &device.info().target;
     // SAFETY: null, or a signature whose arrays live past the call.
-    let artefact = unsafe { jit::artefact(device.plugin(), kernel, target, raw, described) }?;
+    let artefact = unsafe { jit::artefact(device.plugin(), kernel, target, raw, described) }
+        .map_err(|e| (Stage::Build, e))?;
     // Nothing is lost: a cache whose path is not UTF-8 is refused.
     let path = artefact.path.to_string_lossy();
     let raw = DsArtefact {
@@ -158,7 +162,8 @@ fn module(
             device.plugin(),
             jit.load(device.handle(), &raw const raw, &raw mut module)
         )
-    }?;
+    }
+    .map_err(|e| (Stage::Load, e))?;
     if shared {
         device.modules().add(&kernel.name, module);
     }

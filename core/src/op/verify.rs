@@ -10,10 +10,13 @@ use ds_schema::{Attr, DType, Multiplicity, TensorSpec, Tolerance};
 
 use super::{
     Op,
-    call::{Args, RunsOn, launch, resolve},
+    call::{Args, RunsOn, launch, plan, resolve},
     case::{Case, Traffic},
+    plans::Way,
     reference::{self, HostCall, HostTensor},
     registry::find,
+    unready::Unready,
+    watch,
 };
 use crate::{Buffer, Error, ErrorKind, Result, settings::Fallback, stream::Stream, tensor::Tensor};
 
@@ -25,6 +28,8 @@ const GUARD: [u8; 128] = [0xa5; 128];
 pub struct Verified {
     /// What it ran on.
     pub runs_on: RunsOn,
+    /// Kernels that it should have run on.
+    pub broken: Vec<Unready>,
     /// The largest error of a written element, in units of the tolerance: at most 1 where all is
     /// right, 0 for what is the reference rounded once, infinite beside an exact tolerance.
     pub error: f64,
@@ -101,17 +106,22 @@ fn digits(value: f64) -> f64 {
     format!("{value:.8e}").parse().unwrap_or(value)
 }
 
-/// Runs a case on `stream` and on the reference, and compares.
+/// Runs a case on `stream` and on the reference, and compares. Just before the call, which may crash
+/// or never end, `ready` is told what it is about to run on, and which kernels it should have run on.
 ///
 /// # Errors
 /// When the call does not run; [`ErrorKind::Unsupported`] when there is nothing to compare with:
 /// no reference, or no tolerance for a dtype.
-pub fn verify(stream: &Stream, case: &Case) -> Result<Verified> {
+pub fn verify(
+    stream: &Stream,
+    case: &Case,
+    ready: impl FnOnce(&RunsOn, &[Unready]),
+) -> Result<Verified> {
     let host = case.call()?;
     let placed = Placed::of(stream, case, &host)?;
     let lists = placed.lists();
     let args: Vec<Args<'_>> = lists.iter().map(Vec::as_slice).collect();
-    let mut verified = compare(placed.op, stream, &args, &host)?;
+    let mut verified = compare(placed.op, stream, &args, &host, ready)?;
     verified.wrong.extend(placed.overruns(stream)?);
     Ok(verified)
 }
@@ -128,7 +138,7 @@ pub fn verify_call(
     scalars: &[Attr],
 ) -> Result<Verified> {
     let before = reference::download(stream, args, attributes, scalars)?;
-    compare(op, stream, args, &before)
+    compare(op, stream, args, &before, |_, _| {})
 }
 
 /// Runs the call, whose tensors hold what `before` does, and compares.
@@ -137,12 +147,14 @@ fn compare(
     stream: &Stream,
     args: &[Args<'_>],
     before: &HostCall,
+    ready: impl FnOnce(&RunsOn, &[Unready]),
 ) -> Result<Verified> {
     let want = exact(op, before)?;
-    let runs_on = run(op, stream, args, before)?;
+    let (runs_on, broken) = run(op, stream, args, before, ready)?;
     let (error, wrong) = hold_call(op, stream, args, before, &want)?;
     Ok(Verified {
         runs_on,
+        broken,
         error,
         wrong,
     })
@@ -246,17 +258,31 @@ pub(super) fn exact(op: &Op, before: &HostCall) -> Result<HostCall> {
     Ok(call)
 }
 
-/// Launches. What falls back does so without the warning that a program gets: the caller is told.
-fn run(op: &'static Op, stream: &Stream, args: &[Args<'_>], call: &HostCall) -> Result<RunsOn> {
-    let runs_on = resolve(op, stream, args, &call.attributes, &call.scalars)?;
-    if matches!(runs_on, RunsOn::Reference(_))
-        && stream.device().settings().fallback != Fallback::Deny
-    {
-        reference::run(op, stream, args, &call.attributes, &call.scalars)?;
-    } else {
-        launch(op, stream, args, &call.attributes, &call.scalars)?;
+/// Launches. What falls back does so without the warning that a program gets, and `DS_DEBUG=shadow`
+/// does not look on: the caller is told, and holds the result against the reference itself.
+fn run(
+    op: &'static Op,
+    stream: &Stream,
+    args: &[Args<'_>],
+    call: &HostCall,
+    ready: impl FnOnce(&RunsOn, &[Unready]),
+) -> Result<(RunsOn, Vec<Unready>)> {
+    let device = stream.device();
+    let plan = plan(op, device, args, &call.attributes, &call.scalars)?;
+    let is_broken = |kernel: &&Unready| kernel.is_broken(device);
+    let broken: Vec<Unready> = plan.unready.iter().filter(is_broken).cloned().collect();
+    let runs_on = plan.runs_on();
+    ready(&runs_on, &broken);
+    match &plan.way {
+        Way::Reference(_) if device.settings().fallback != Fallback::Deny => {
+            reference::run(op, stream, args, &call.attributes, &call.scalars)?;
+        }
+        Way::Watched(prepared) => {
+            watch::launch_unheld(op, prepared, stream, args, &call.scalars)?;
+        }
+        _ => launch(op, stream, args, &call.attributes, &call.scalars)?,
     }
-    Ok(runs_on)
+    Ok((runs_on, broken))
 }
 
 /// Whether a tensor shares its memory with one that the op writes, as calls in place do.

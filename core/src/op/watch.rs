@@ -28,16 +28,11 @@ pub(super) fn launch(
     attributes: &[Attr],
     scalars: &[Attr],
 ) -> Result<()> {
-    let what = || describe(op, prepared, stream, args);
-    let launch = || {
-        debug::through(stream, op.name(), what, || {
-            launch_kernel(prepared, stream, args, scalars)
-        })
-    };
-    debug::before(stream, op.name())?;
+    let launch = || launch_unheld(op, prepared, stream, args, scalars);
     if !stream.device().settings().debug.shadow {
         return launch();
     }
+    debug::before(stream, op.name())?;
     // Before the launch: what it updates is not there any more afterwards.
     let before = reference::download(stream, args, attributes, scalars)?;
     let want = match exact(op, &before) {
@@ -60,10 +55,25 @@ pub(super) fn launch(
     let Some(first) = wrong.first() else {
         return Ok(());
     };
-    let text = format!("{}: {first}", what());
+    let text = format!("{}: {first}", describe(op, prepared, stream, args));
     let error = Error::new(ErrorKind::PluginBug, op.name(), text);
     log::error!("{error}");
     Err(error)
+}
+
+/// Launches and waits, for a caller that holds the result against the reference itself.
+pub(super) fn launch_unheld(
+    op: &'static Op,
+    prepared: &Prepared,
+    stream: &Stream,
+    args: &[Args<'_>],
+    scalars: &[Attr],
+) -> Result<()> {
+    let what = || describe(op, prepared, stream, args);
+    debug::before(stream, op.name())?;
+    debug::through(stream, op.name(), what, || {
+        launch_kernel(prepared, stream, args, scalars)
+    })
 }
 
 /// What was launched where and with what, as `ds_report explain` takes it.

@@ -1,7 +1,7 @@
 //! Calls over the boundary: one sink on the stack, one macro, one place where statuses become
 //! errors.
 
-use std::{ffi::c_char, mem::MaybeUninit};
+use std::ffi::c_char;
 
 use ds_abi::{
     DS_BUILD_FAILED, DS_CANCELLED, DS_CONSTRAINT, DS_DEVICE_LOST, DS_ERROR_TRUNCATED, DS_FORKED,
@@ -45,12 +45,13 @@ pub(crate) use call;
 /// Longest message that is kept, in bytes.
 const MESSAGE_BYTES: usize = 512;
 
-pub(crate) type Buffer = [MaybeUninit<u8>; MESSAGE_BYTES];
+pub(crate) type Buffer = [u8; MESSAGE_BYTES];
 
-/// A message buffer; left uninitialised, because the usual call has nothing to say.
+/// A message buffer. Zeros, so that nothing of this process shows where a plugin claims to have
+/// written more than it has.
 #[inline]
 pub(crate) fn buffer() -> Buffer {
-    [const { MaybeUninit::uninit() }; MESSAGE_BYTES]
+    [0; MESSAGE_BYTES]
 }
 
 /// A sink over `text`.
@@ -127,10 +128,8 @@ pub(crate) fn failure(
     text: &Buffer,
 ) -> Error {
     let len = (sink.message_len as usize).min(MESSAGE_BYTES);
-    // SAFETY: the plugin says that it wrote `message_len` bytes, and the boundary demands that it
-    // wrote what it says; the length is held within the buffer.
-    let bytes = unsafe { std::slice::from_raw_parts(text.as_ptr().cast::<u8>(), len) };
-    let mut message = String::from_utf8_lossy(bytes).into_owned();
+    let written = text[..len].split(|&byte| byte == 0).next().unwrap_or(&[]);
+    let mut message = String::from_utf8_lossy(written).into_owned();
     if message.is_empty() {
         message = format!("{function} failed with status {status} and no message");
     }
@@ -185,5 +184,25 @@ pub(crate) fn status_of(kind: ErrorKind) -> DsStatus {
         ErrorKind::Io => DS_IO,
         ErrorKind::Timeout => DS_TIMEOUT,
         _ => DS_CANCELLED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_what_was_written_whatever_its_length_claims() {
+        let mut text = buffer();
+        let mut sink = sink(&mut text);
+        text[..2].copy_from_slice(b"no");
+        for claimed in [2, 400, u32::MAX] {
+            sink.message_len = claimed;
+            let error = failure("sim", "open", DS_IO, &sink, &text);
+            assert_eq!(error.to_string(), "sim open: no");
+        }
+        sink.message_len = 0;
+        let error = failure("sim", "open", DS_IO, &sink, &text);
+        assert!(error.to_string().ends_with("status 10 and no message"));
     }
 }

@@ -52,6 +52,9 @@ fn accelerators(text: &mut String, report: &Report) {
                 refusal.hint_below(text, width + 3);
             }
         }
+        for remark in &accelerator.remarks {
+            let _ = writeln!(text, "  {:width$} {DOUBTFUL}note{DOUBTFUL:#}: {remark}", "");
+        }
     }
     text.push('\n');
 }

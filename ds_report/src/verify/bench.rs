@@ -1,15 +1,16 @@
 //! How fast: a large call of each op and dtype beside the device's own copy, in turn, because the
 //! speed of a machine that is shared changes while one looks.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use ds_core::{
     Buffer, Device, Result, Stream,
     op::{Op, Placed, RunsOn, Size},
+    worker::Teller,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Progress;
+use super::worker::Line;
 use crate::view::Refusal;
 
 /// Rounds; odd, so that there is a middle one.
@@ -21,7 +22,7 @@ const MAX_LAUNCHES: f64 = 1000.0;
 /// Bytes that the copy reads, and as many that it writes: beyond caches.
 pub(super) const COPY_BYTES: u64 = 128 << 20;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Bench {
     /// The device's own copy, what it reads and what it writes together.
@@ -31,7 +32,7 @@ pub(super) struct Bench {
     pub(super) speeds: Vec<Speed>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Speed {
     pub(super) op: String,
@@ -40,9 +41,23 @@ pub(super) struct Speed {
     pub(super) figures: Option<Figures>,
     /// Why there are none.
     pub(super) reason: Option<String>,
+    /// Whether it ended its process, or had to be ended.
+    pub(super) crashed: bool,
 }
 
-#[derive(Debug, Serialize)]
+impl Speed {
+    pub(super) fn of_crash(op: String, case: String, reason: String) -> Self {
+        Self {
+            op,
+            case,
+            figures: None,
+            reason: Some(reason),
+            crashed: true,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Figures {
     kernel: String,
@@ -54,39 +69,47 @@ pub(super) struct Figures {
     pub(super) of_copy: Option<f64>,
 }
 
-/// Measures `ops` on `device`.
-pub(super) fn measure<'a>(
+/// Measures the large calls of `ops` on `device`, behind the first `from` of them.
+///
+/// # Errors
+/// When nobody listens any more.
+pub(super) fn measure(
     device: Device,
-    ops: impl Iterator<Item = &'a &'static Op>,
-    progress: &mut Progress,
-) -> Bench {
+    ops: &[&'static Op],
+    from: usize,
+    teller: &mut Teller,
+) -> io::Result<()> {
     let copy = Stream::new(device).and_then(Copy::new);
-    let mut copies = Vec::new();
-    let mut speeds = Vec::new();
-    for case in ops.flat_map(|op| op.cases(Size::Large)) {
-        progress.tell(&format!("{device}: measures {} {}", case.op(), case.name()));
-        let place = |stream: &Stream| Placed::new(stream, &case);
+    if let Err(e) = &copy {
+        teller.tell(&Line::NoCopy(Refusal::from(e).line()))?;
+    }
+    let cases = ops.iter().flat_map(|op| op.cases(Size::Large));
+    for case in cases.skip(from) {
+        let [op, name] = [case.op(), case.name()].map(str::to_owned);
+        teller.tell(&Line::Large {
+            op: op.clone(),
+            case: name.clone(),
+        })?;
+        let mut copies = Vec::new();
         let done = Stream::new(device).and_then(|stream| {
-            let placed = place(&stream)?;
-            time(&stream, &placed, copy.as_ref().ok(), &mut copies)
+            let placed = Placed::new(&stream, &case)?;
+            time(&stream, &placed, copy.as_ref().ok(), &mut copies, teller)
         });
         let (figures, reason) = match done {
             Ok(Ok(figures)) => (Some(figures), None),
             Ok(Err(reason)) => (None, Some(reason)),
             Err(e) => (None, Some(Refusal::from(&e).line())),
         };
-        speeds.push(Speed {
-            op: case.op().to_owned(),
-            case: case.name().to_owned(),
+        let speed = Speed {
+            op,
+            case: name,
             figures,
             reason,
-        });
+            crashed: false,
+        };
+        teller.tell(&Line::Speed { speed, copies })?;
     }
-    Bench {
-        copy_gb_per_s: (!copies.is_empty()).then(|| median(copies)),
-        copy_reason: copy.err().map(|e| Refusal::from(&e).line()),
-        speeds,
-    }
+    Ok(())
 }
 
 /// The figures, or why it is not measured: the reference would take minutes, and nobody runs it for
@@ -96,17 +119,26 @@ fn time(
     placed: &Placed,
     copy: Option<&Copy>,
     copies: &mut Vec<f64>,
+    teller: &mut Teller,
 ) -> Result<Result<Figures, String>> {
-    let kernel = match placed.resolve(stream)? {
-        RunsOn::Kernel(name) => name.to_owned(),
+    if stream.device().is_watched() {
+        let why = "under DS_DEBUG=sync or shadow every launch is waited for";
+        return Ok(Err(why.to_owned()));
+    }
+    let runs_on = placed.resolve(stream)?;
+    let kernel = match &runs_on {
+        RunsOn::Kernel(name) => (*name).to_owned(),
         RunsOn::Reference(why) => return Ok(Err(format!("on the host reference: {why}"))),
         RunsOn::Nothing => return Ok(Err("no element is written".to_owned())),
     };
+    // Between the rounds, and without a look whether somebody listens: it is the next line's.
+    let _ = teller.tell(&Line::ready(&runs_on, &[]));
     let gb = gigabytes(placed.traffic().bytes());
     let launches = launches(seconds(stream, 1, || placed.launch(stream))?);
     let (mut times, mut ratios) = (Vec::new(), Vec::new());
     // A first round is not counted.
     for round in 0..=ROUNDS {
+        let _ = teller.tell(&Line::Round);
         let copied = copy.map(Copy::gb_per_s).transpose()?;
         let took = seconds(stream, launches, || placed.launch(stream))?;
         if round > 0 {
@@ -182,7 +214,7 @@ fn launches(seconds: f64) -> u32 {
     (ROUND_SECONDS / seconds).ceil().clamp(1.0, MAX_LAUNCHES) as u32
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::Style;
 
 use super::{
-    Device, Failure, On, OpResult, Run, Verification,
+    Device, Failure, On, OpResult, Run, Stage, Verdict, Verification,
     bench::{Bench, COPY_BYTES, ROUND_SECONDS, ROUNDS},
 };
 use crate::view::{BAD, DOUBTFUL, GOOD, HEADING};
@@ -20,8 +20,10 @@ pub(super) fn print(verification: &Verification) -> String {
     let ops = || verification.devices.iter().flat_map(|device| &device.ops);
     let runs = || ops().flat_map(|op| &op.runs);
     let op_width = ops().map(|op| op.op.len()).max().unwrap_or(0).max(2);
+    let broken = ops().flat_map(|op| &op.broken).map(|b| b.kernel.len());
     let on_width = runs()
         .map(|run| run.on.words().len())
+        .chain(broken)
         .max()
         .unwrap_or(0)
         .max(7);
@@ -34,6 +36,8 @@ pub(super) fn print(verification: &Verification) -> String {
                 refusal.reason
             );
             refusal.hint_below(&mut text, 2);
+        }
+        if device.ops.is_empty() && device.refusal.is_some() {
             continue;
         }
         let _ = writeln!(
@@ -64,13 +68,39 @@ fn print_op(text: &mut String, op: &OpResult, op_width: usize, on_width: usize) 
         let word = mark(DOUBTFUL, "unverified");
         let _ = writeln!(text, "  {word}{name:<op_width$}  {reason}");
     }
+    // Kernels that are built together fail together: that is told once.
+    let mut told = None;
+    for broken in &op.broken {
+        let word = mark(BAD, "BROKEN");
+        let (kernel, cases) = (&broken.kernel, format!("0 of {}", broken.cases));
+        let _ = writeln!(
+            text,
+            "  {word}{name:<op_width$}  {kernel:<on_width$}  {cases:>9}      -"
+        );
+        name = "";
+        let indent = 2 + INDENT;
+        let reason = broken.refusal.reason.as_str();
+        if told.is_some_and(|told| reason.starts_with(told)) {
+            continue;
+        }
+        told = Some(reason);
+        let what = match broken.stage {
+            Stage::Build => "does not build",
+            Stage::Load => "is built and does not load",
+            Stage::Prepare => "cannot be prepared",
+        };
+        let _ = writeln!(text, "{:indent$}{what}: {reason}", "");
+        broken.refusal.hint_below(text, indent);
+    }
     // That nothing runs where nothing is to be written needs no line.
     let told = |run: &&Run| !matches!(run.on, On::Nothing) || run.passed < run.cases;
     for run in op.runs.iter().filter(told) {
-        let word = match run.on {
-            _ if run.passed < run.cases => mark(BAD, "WRONG"),
+        let word = match (run.verdict, &run.on) {
+            (Verdict::Crashed, _) => mark(BAD, "CRASHED"),
+            (Verdict::NoAnswer, _) => mark(BAD, "NO ANSWER"),
+            (Verdict::Wrong, _) => mark(BAD, "WRONG"),
             // What the reference gives is what it is held against: that tells of the transfers only.
-            On::Reference { .. } => mark(DOUBTFUL, "no kernel"),
+            (_, On::Reference { .. }) => mark(DOUBTFUL, "no kernel"),
             _ => mark(GOOD, "ok"),
         };
         let on = format!("{:<on_width$}", run.on.words());
@@ -83,7 +113,10 @@ fn print_op(text: &mut String, op: &OpResult, op_width: usize, on_width: usize) 
         };
         let _ = writeln!(text, "  {word}{name:<op_width$}  {on}  {cases:>9}  {error}");
         let indent = 2 + INDENT;
-        if let On::Reference { reason } = &run.on {
+        // Why a broken kernel did not run is told above.
+        if let On::Reference { reason } = &run.on
+            && op.broken.is_empty()
+        {
             let _ = writeln!(text, "{:indent$}{reason}", "");
         }
         print_failures(text, &run.failures, indent);

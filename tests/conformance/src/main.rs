@@ -34,9 +34,13 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("DS_LOG", "error")).init();
+    let (filter, problem) = ds_core::log_filter("error");
+    env_logger::Builder::new().parse_filters(&filter).init();
     if worker::answer() {
         return ExitCode::SUCCESS;
+    }
+    if let Some(problem) = problem {
+        eprintln!("warning: {problem}");
     }
     let arguments = Arguments::parse();
     let checked = env::current_exe()

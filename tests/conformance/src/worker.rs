@@ -1,19 +1,11 @@
-//! Runs checks in child processes and collects what becomes of them.
+//! Runs checks in workers and collects what becomes of them.
 //!
-//! A child tells on its own copy of standard output, one JSON line before each check and one after
-//! it; what the plugin prints goes to standard error. A child that dies has failed the check that it
-//! had begun, and the next child goes on behind it.
+//! A worker tells of each check before it and after it. One that dies has failed the check that it had
+//! begun, and the next one goes on behind it.
 
-use std::{
-    env,
-    fs::File,
-    io::{BufRead, BufReader, Write},
-    os::unix::process::ExitStatusExt,
-    process::{Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
-};
+use std::io;
 
+use ds_core::worker::{self, End, Teller, Told, Worker};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -55,32 +47,22 @@ enum Line {
 
 /// Does a worker's task, if this process is one: then it returns true and the program ends.
 pub fn answer() -> bool {
-    let Ok(task) = env::var(VARIABLE) else {
-        return false;
-    };
-    // Children of this process are no workers.
-    if let Ok(task) = serde_json::from_str(&task) {
-        let _ = work(&task);
-    }
-    true
+    // A worker whose program is gone has nobody to tell.
+    worker::answer(VARIABLE, work).is_some()
 }
 
-fn work(task: &Task) -> std::io::Result<()> {
-    let mut out = File::from(rustix::io::dup(std::io::stdout())?);
-    rustix::stdio::dup2_stdout(std::io::stderr())?;
-    let mut tell =
-        |line: &Line| -> std::io::Result<()> { writeln!(out, "{}", serde_json::to_string(line)?) };
+fn work(task: &Task, teller: &mut Teller) -> io::Result<()> {
     let checks = Subject::find(&task.plugin).and_then(|subject| task.level.checks(&subject));
     let mut checks = match checks {
         Ok(checks) => checks,
-        Err(why) => return tell(&Line::Closed(why)),
+        Err(why) => return teller.tell(&Line::Closed(why)),
     };
     checks.retain(|check| check.name.contains(&task.only));
-    tell(&Line::Count(checks.len()))?;
+    teller.tell(&Line::Count(checks.len()))?;
     let most = if task.alone { 1 } else { usize::MAX };
     for check in checks.into_iter().skip(task.from).take(most) {
-        tell(&Line::Begin(check.name.clone()))?;
-        tell(&Line::End(check.outcome()))?;
+        teller.tell(&Line::Begin(check.name.clone()))?;
+        teller.tell(&Line::End(check.outcome()))?;
     }
     Ok(())
 }
@@ -131,69 +113,33 @@ fn part(options: &Options, level: Level, from: usize) -> Result<Part, String> {
         from,
         alone: level.is_isolated(),
     };
-    let task = serde_json::to_string(&task).map_err(|e| e.to_string())?;
-    let mut child = Command::new(&options.helper)
-        .env(VARIABLE, task)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
+    let mut worker = Worker::start(&options.helper, VARIABLE, &task)
         .map_err(|e| format!("run {}: {e}", options.helper.display()))?;
-    let (sender, lines) = mpsc::channel();
-    let output = child.stdout.take();
-    let reader = thread::spawn(move || {
-        let lines = output.into_iter().flat_map(|o| BufReader::new(o).lines());
-        for line in lines.map_while(Result::ok) {
-            let line: Option<Line> = serde_json::from_str(&line).ok();
-            if line.is_none_or(|line| sender.send(line).is_err()) {
-                return;
-            }
-        }
-    });
-
     let mut part = Part {
         checked: Vec::new(),
         count: None,
     };
     let mut begun: Option<String> = None;
-    let timed_out = loop {
-        match lines.recv_timeout(options.timeout) {
-            Ok(Line::Count(count)) => part.count = Some(count),
-            Ok(Line::Closed(why)) => part.fail(level, None, why),
-            Ok(Line::Begin(name)) => begun = Some(name),
-            Ok(Line::End(outcome)) => {
+    let end = loop {
+        match worker.next(options.timeout).map_err(|e| e.to_string())? {
+            Told::Line(Line::Count(count)) => part.count = Some(count),
+            Told::Line(Line::Closed(why)) => part.fail(level, None, why),
+            Told::Line(Line::Begin(name)) => begun = Some(name),
+            Told::Line(Line::End(outcome)) => {
                 let name = begun.take().unwrap_or_default();
                 part.add(level, name, outcome);
             }
-            Err(RecvTimeoutError::Disconnected) => break false,
-            Err(RecvTimeoutError::Timeout) => break true,
+            Told::End(end) => break end,
         }
     };
-    if timed_out {
-        // It may have ended meanwhile; then there is nobody to kill.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|e| e.to_string())?;
-    // With the child its end of the pipe is gone.
-    let _ = reader.join();
-    if timed_out {
-        let seconds = options.timeout.as_secs();
-        part.fail(
-            level,
-            begun.take(),
-            format!("it did not end within {seconds} s"),
-        );
-    } else if begun.is_some() || !status.success() {
-        part.fail(level, begun.take(), ended(status));
+    match end {
+        End::Exited(0) if begun.is_none() => {}
+        End::Exited(code) => part.fail(level, begun, format!("the process ended with code {code}")),
+        End::Signalled(_) => part.fail(level, begun, format!("the process crashed with {end}")),
+        End::TimedOut => {
+            let seconds = options.timeout.as_secs();
+            part.fail(level, begun, format!("it did not end within {seconds} s"));
+        }
     }
     Ok(part)
-}
-
-fn ended(status: ExitStatus) -> String {
-    match status.signal() {
-        Some(signal) => format!("the process crashed with signal {signal}"),
-        None => format!(
-            "the process ended with code {}",
-            status.code().unwrap_or(-1)
-        ),
-    }
 }

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, path::Path, process::Command, sync::Mutex, thread};
+use std::{path::Path, process::Command, sync::Mutex, thread};
 
 use ds_tests::{drill, example};
 
@@ -224,19 +224,9 @@ const MUTANTS: &[Mutant] = &[
 /// Builds the example with the mutation; `false` where there is no compiler.
 fn build(mutant: &Mutant, folder: &Path) -> bool {
     let Mutant(what, file, old, new, _) = mutant;
-    let sources = example::root().join("plugins/examples/sim-c");
-    let copy = folder.join("sources");
-    fs::create_dir(&copy).unwrap();
-    for entry in fs::read_dir(sources).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
-    }
-    let path = copy.join(file);
-    let text = fs::read_to_string(&path).unwrap();
-    let places = text.matches(old).count();
-    assert_eq!(places, 1, "{what}: {file} has {places} of {old:?}");
-    fs::write(&path, text.replace(old, new)).unwrap();
-    example::build_c_from(&copy, "libds_example_sim.so", &folder.join("sim")).unwrap()
+    let (library, plugin) = ("libds_example_sim.so", folder.join("sim"));
+    example::build_c_edited("sim-c", &[(file, old, new)], library, &plugin)
+        .unwrap_or_else(|e| panic!("{what}: {e}"))
 }
 
 #[test]

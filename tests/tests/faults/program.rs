@@ -131,6 +131,15 @@ fn belongs(error: &Error, slot: &str, status: i32) {
     // A point carries the status of the work before it, and no words.
     let named = text.contains(slot)
         || LATE.contains(&slot) && text.contains(&format!("failed with status {status}"));
+    // Neither work nor a wait for it may end as if it were pending: that is the plugin's fault.
+    let is_end = LATE.contains(&slot) || slot.ends_with("_synchronize");
+    let (kind, named) = match kind {
+        ErrorKind::NotReady if is_end => (
+            ErrorKind::PluginBug,
+            named || text.contains("what is pending"),
+        ),
+        kind => (kind, named),
+    };
     // An op whose only kernel failed says so of the kernel, in its words.
     let right = error.kind() == kind || error.kind() == ErrorKind::NoKernel;
     // Who waits for a point of another plugin, which could not be handed on, learns only that.

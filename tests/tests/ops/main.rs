@@ -149,7 +149,7 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
 fn every_case_of_the_catalogue_is_right() {
     for op in op::ops() {
         for case in op.cases(Size::Small) {
-            let verified = op::verify(stream(), &case).unwrap();
+            let verified = op::verify(stream(), &case, |_, _| {}).unwrap();
             assert_eq!(verified.wrong, [], "{case:?} on {:?}", verified.runs_on);
         }
     }
