@@ -415,6 +415,15 @@ fn a_clock_that_was_set_back_costs_nothing() {
     );
 }
 
+/// Does something at the end of a scope, however it is left.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn a_cache_that_is_deleted_under_its_users_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -437,6 +446,8 @@ fn a_cache_that_is_deleted_under_its_users_is_made_again() {
             }
             deleted
         });
+        // Also when an assertion fails: else the deleter goes on for ever.
+        let done = OnDrop(|| stop.store(true, Ordering::Relaxed));
         for round in 0..drill::times(300, 2_000) {
             match build(round) {
                 Ok(built) => {
@@ -444,13 +455,15 @@ fn a_cache_that_is_deleted_under_its_users_is_made_again() {
                     right += 1;
                 }
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+                    // Files go before their folder does.
+                    let kinds = [ErrorKind::Io, ErrorKind::BuildFailed];
+                    assert!(kinds.contains(&error.kind()), "{error}");
                     assert!(error.to_string().contains("cache"), "{error}");
                     told += 1;
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(done);
         assert!(deleter.join().unwrap() > 0);
     });
     assert!(told > 0, "nothing was deleted at the wrong moment");

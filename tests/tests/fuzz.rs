@@ -635,7 +635,7 @@ fn notes_of_compilers() {
     let path = home.path().join("cache/v1/toolchains.json");
     let whole = fs::read(&path).unwrap();
     // Written otherwise, the same notes stay as they are.
-    let notes = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+    let notes = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
     let mut mutator = Mutator::new(10, [whole.clone()]);
     let make = || mutator.bytes();
     fuzz("compiler notes", drill::times(300, 30_000), make, |input| {

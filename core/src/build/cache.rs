@@ -233,16 +233,17 @@ impl Cache {
                 &format!("`{}` is empty", spec.request.output),
                 log,
             )),
-            // Somebody tidied the cache away under the compiler, which is no fault of the sources.
+            Ok(_) => Err(CompileFailure::refused(
+                &format!("`{}` is no file", spec.request.output),
+                log,
+            )),
+            // Somebody tidied the cache away under the compiler.
             Err(error) if !work.is_dir() => Err(CompileFailure {
                 error: files::io_error(op, &work, error),
                 log,
                 lasting: false,
             }),
-            _ => {
-                let what = format!("`{}` was not made, or is no file", spec.request.output);
-                Err(CompileFailure::refused(&what, log))
-            }
+            Err(_) => Err(CompileFailure::missing(&spec.request.output, log)),
         });
         let build_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let log = match compiled {

@@ -40,6 +40,17 @@ impl CompileFailure {
         }
     }
 
+    /// The compiler was content and its output is not there. It may have made none; or somebody
+    /// tidies the cache away at this moment, which is no fault of the sources and is not remembered.
+    pub(super) fn missing(output: &str, log: Vec<u8>) -> Self {
+        let what =
+            format!("`{output}` is not there: it was not made, or the cache is being deleted");
+        Self {
+            lasting: false,
+            ..Self::refused(&what, log)
+        }
+    }
+
     /// What a compiler that is a library says: the plugin's `error`, with the first line of the log
     /// that tells of one where it is not in there.
     pub fn told(error: Error, log: Vec<u8>) -> Self {
