@@ -41,7 +41,7 @@ fn lists_attributes_and_chosen_dtypes_are_read() {
                 "found_inf        none",
                 "adamw            false\n",
                 "bias_correction  true  (default)",
-                "runs on cpu_adam_step_bf16_f32",
+                "runs on cpu_adam_step",
             ],
         );
     house.run("explain cast x=f32[4,8][1,4] B=f16").says(
