@@ -91,7 +91,6 @@ DS_INLINE void ds_step(const ds_call *call, int64_t begin, int64_t end, ds_optim
 #define DS_PAIR(p, m) ((p) * 16 + (m))
 #define DS_WITH_PAIR(p, m, call, statement)                                                              \
     do {                                                                                                 \
-        if (!(call)->args[DS_PARAMS].count) break;                                                       \
         switch (DS_PAIR(ds_arg_tensor(call, DS_PARAMS, 0)->dtype, ds_arg_tensor(call, DS_FIRST, 0)->dtype)) { \
         case DS_PAIR(DS_F32, DS_F32): DS_WITH2(p, DS_F32, m, DS_F32, statement)                           \
         case DS_PAIR(DS_BF16, DS_F32): DS_WITH2(p, DS_BF16, m, DS_F32, statement)                         \
