@@ -88,17 +88,20 @@ DS_INLINE void ds_step(const ds_call *call, int64_t begin, int64_t end, ds_optim
 
 /* `DS_WITH_PAIR(p, m, call, statement)`: the statement with the dtypes of params and of the first
  * states as constants, for the five pairs that optimizers take. */
-#define DS_PAIR(p, m) ((p) * 16 + (m))
-#define DS_WITH_PAIR(p, m, call, statement)                                                              \
-    do {                                                                                                 \
-        switch (DS_PAIR(ds_arg_tensor(call, DS_PARAMS, 0)->dtype, ds_arg_tensor(call, DS_FIRST, 0)->dtype)) { \
-        case DS_PAIR(DS_F32, DS_F32): DS_WITH2(p, DS_F32, m, DS_F32, statement)                           \
-        case DS_PAIR(DS_BF16, DS_F32): DS_WITH2(p, DS_BF16, m, DS_F32, statement)                         \
-        case DS_PAIR(DS_BF16, DS_BF16): DS_WITH2(p, DS_BF16, m, DS_BF16, statement)                       \
-        case DS_PAIR(DS_F16, DS_F32): DS_WITH2(p, DS_F16, m, DS_F32, statement)                           \
-        case DS_PAIR(DS_F16, DS_F16): DS_WITH2(p, DS_F16, m, DS_F16, statement)                           \
-        }                                                                                                \
+#define DS_WITH_PAIR(p, m, call, statement)                                               \
+    DS_WITH_DTYPES(p, ds_arg_tensor(call, DS_PARAMS, 0)->dtype, m,                        \
+                   ds_arg_tensor(call, DS_FIRST, 0)->dtype, statement)
+#define DS_WITH_DTYPES(p, of_params, m, of_states, statement)                             \
+    do {                                                                                  \
+        switch (DS_PAIR(of_params, of_states)) {                                          \
+        case DS_PAIR(DS_F32, DS_F32): DS_WITH2(p, DS_F32, m, DS_F32, statement)           \
+        case DS_PAIR(DS_BF16, DS_F32): DS_WITH2(p, DS_BF16, m, DS_F32, statement)         \
+        case DS_PAIR(DS_BF16, DS_BF16): DS_WITH2(p, DS_BF16, m, DS_BF16, statement)       \
+        case DS_PAIR(DS_F16, DS_F32): DS_WITH2(p, DS_F16, m, DS_F32, statement)           \
+        case DS_PAIR(DS_F16, DS_F16): DS_WITH2(p, DS_F16, m, DS_F16, statement)           \
+        }                                                                                 \
     } while (0)
+#define DS_PAIR(p, m) ((p) * 16 + (m))
 #define DS_WITH2(p, first, m, second, statement) \
     {                                            \
         enum { p = first, m = second };          \
