@@ -1,7 +1,8 @@
-//! Adam and `AdamW`, one step over a list of parameters, and its inverse.
+//! Adam and `AdamW`: one step over a list of parameters, its inverse, and a worker that takes steps.
 
 mod cases;
 mod reference;
+mod worker;
 
 use ds_core::{Result, Stream, Tensor, op};
 use ds_schema::Attr;
@@ -9,6 +10,7 @@ use ds_schema::Attr;
 use crate::OpCell;
 
 pub(crate) use cases::cases;
+pub use worker::AdamWorker;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("adam_step", reference::adam_step),
