@@ -190,7 +190,7 @@ fn what_is_no_op_and_no_device_is_told_once() {
         2,
         &[
             "'fused_adam' is an op set, not an op",
-            "hint: its ops are adam_step",
+            "hint: its ops are adam_rollback, adam_step",
         ],
     );
     house

@@ -81,7 +81,9 @@ fn clipping_makes_the_norm_what_was_asked_for_and_leaves_less_alone() {
 
 #[test]
 fn a_tensor_with_gaps_is_scaled_and_its_gaps_are_not() {
-    let wide = Numbers::new(12).tensor(stream(), DType::F32, &[6, 40]).unwrap();
+    let wide = Numbers::new(12)
+        .tensor(stream(), DType::F32, &[6, 40])
+        .unwrap();
     let before = values(stream(), &wide).unwrap();
     let part = wide.narrow(1, 3, 33).unwrap();
     let by = filled(DType::F32, 1, 0.5).reshape(&[]).unwrap();

@@ -39,7 +39,9 @@ impl Matrix {
     fn times(&self, other: &Self) -> Self {
         let dot = |row: usize, column: usize| -> f64 {
             (0..self.columns)
-                .map(|k| self.values[row * self.columns + k] * other.values[k * other.columns + column])
+                .map(|k| {
+                    self.values[row * self.columns + k] * other.values[k * other.columns + column]
+                })
                 .sum()
         };
         let at = |i: usize| dot(i / other.columns, i % other.columns);
@@ -101,7 +103,9 @@ fn newton_schulz_is_that_of_f64_for_wide_tall_and_square() {
 
 #[test]
 fn an_orthogonal_result_has_singular_values_near_1() {
-    let x = Numbers::new(32).tensor(stream(), DType::F32, &[16, 128]).unwrap();
+    let x = Numbers::new(32)
+        .tensor(stream(), DType::F32, &[16, 128])
+        .unwrap();
     let u = Matrix::of(&newton_schulz(stream(), &x, 5, DType::F32).unwrap());
     let gram = u.times(&u.turned());
     for (i, value) in gram.values.iter().enumerate() {
