@@ -83,7 +83,7 @@ pub struct LambTensors<'a> {
 /// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
 ///
 /// # Upstream
-/// `csrc/lamb/fused_lamb_cuda_kernel.cu`; unlike there, a call takes a list, tensors may have more
+/// The kernel of `csrc/lamb`; unlike there, a call takes a list, tensors may have more
 /// than 2^31 elements, gradients may be bf16, and `found_inf` is honoured. The copy of the parameters
 /// in the gradients' dtype is [`crate::cast::cast`].
 ///

@@ -292,10 +292,16 @@ fn sparse_adagrad_is_the_dense_one_of_the_sum() {
     };
     adagrad_step_sparse(stream(), at, None, &config).unwrap();
     for (sparse, dense) in [(&param, &dense_param), (&sums, &dense_sums)] {
-        assert_eq!(
-            sparse.to_bytes(stream()).unwrap(),
-            dense.to_bytes(stream()).unwrap()
+        let (sparse, dense) = (
+            values(stream(), sparse).unwrap(),
+            values(stream(), dense).unwrap(),
         );
+        for (index, (got, want)) in sparse.iter().zip(&dense).enumerate() {
+            // The dense gradient was rounded to f32 on its way; rows without one have their bits.
+            let exact = ![2, 5].contains(&(index / 50));
+            let near = (got - want).abs() <= if exact { 0.0 } else { 1e-5 };
+            assert!(near, "element {index}: {got} {want}");
+        }
     }
 }
 
