@@ -92,7 +92,7 @@ pub fn grad_scale(
 /// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
 ///
 /// # Upstream
-/// `torch.nn.utils.clip_grad_norm_`, and `unscale_and_clip_grads` of `DeepSpeed`'s ZeRO optimizers.
+/// `torch.nn.utils.clip_grad_norm_`, and `unscale_and_clip_grads` of `DeepSpeed`'s `ZeRO` optimizers.
 pub fn grad_clip(
     stream: &Stream,
     grads: &[&Tensor],

@@ -193,7 +193,7 @@ fn gradients_that_are_not_finite_change_nothing() {
     let grads = [draw(), tensor(stream(), DType::F32, &[6, 7], &bad).unwrap()];
     let held = |list: &[Tensor; 2]| list.each_ref().map(|t| t.to_bytes(stream()).unwrap());
     let before = [held(&params), held(&momentum)];
-    let [p, g, m] = [&params, &grads, &momentum].map(|list| list.each_ref());
+    let [p, g, m] = [&params, &grads, &momentum].map(<[Tensor; 2]>::each_ref);
     let tensors = MuonTensors {
         params: &p,
         grads: &g,

@@ -338,7 +338,7 @@ fn sums_over_lists_and_rows_have_equal_bits_whatever_the_threads() {
     let mut t = |shape: &[i64]| numbers.tensor(s, DType::F32, shape).unwrap();
     let shapes: [&[i64]; 4] = [&[200_003], &[7], &[0], &[300, 257]];
     let [p, g, m, v] = [0; 4].map(|_| shapes.map(&mut t));
-    let [p, g, m, v] = [&p, &g, &m, &v].map(|list| list.each_ref());
+    let [p, g, m, v] = [&p, &g, &m, &v].map(<[Tensor; 4]>::each_ref);
     let found = grad_norm(s, &g).unwrap();
     grad_scale(s, &v, None, 0.0).unwrap();
     let tensors = LambTensors {
