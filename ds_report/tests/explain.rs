@@ -41,7 +41,7 @@ fn lists_attributes_and_chosen_dtypes_are_read() {
                 "found_inf        none",
                 "adamw            false\n",
                 "bias_correction  true  (default)",
-                "runs on cpu_adam_step_bf16_f32",
+                "runs on cpu_adam_step",
             ],
         );
     house.run("explain cast x=f32[4,8][1,4] B=f16").says(
@@ -190,7 +190,7 @@ fn what_is_no_op_and_no_device_is_told_once() {
         2,
         &[
             "'fused_adam' is an op set, not an op",
-            "hint: its ops are adam_step",
+            "hint: its ops are adam_rollback, adam_step",
         ],
     );
     house

@@ -6,24 +6,10 @@ use ds_core::{
 };
 use ds_schema::Attr;
 
-/// The dtypes of parameters and of states.
-const PAIRS: [(DType, DType); 5] = [
-    (DType::F32, DType::F32),
-    (DType::F16, DType::F16),
-    (DType::F16, DType::F32),
-    (DType::BF16, DType::BF16),
-    (DType::BF16, DType::F32),
-];
+use crate::lists::{PAIRS, elements, flag, list, shapes};
 
 /// Of a step, for each element: a square root and a division among them.
 const OPERATIONS: f64 = 14.0;
-
-/// A list: one element, none, odd ones around a vector, a matrix.
-const SHAPES: [&[i64]; 5] = [&[1], &[0], &[37], &[16], &[9, 111]];
-/// One parameter, with its states within the caches.
-const CACHED: [&[i64]; 1] = [&[1 << 15]];
-/// One parameter, with its states beyond caches.
-const LARGE: [&[i64]; 1] = [&[1 << 24]];
 
 /// What tells one step from another.
 #[derive(Clone, Copy)]
@@ -94,31 +80,41 @@ impl Mode {
 }
 
 pub(crate) fn cases(size: Size) -> Vec<Case> {
-    let case = |(param, state): (DType, DType), words: &str, mode, shapes: &'static [&[i64]]| {
-        Case::new(
-            "adam_step",
-            format!("{param} with {state} states, {words}"),
-            move |n| call(n, (param, state), mode, shapes),
-        )
-    };
     let mut cases = Vec::new();
-    for pair in PAIRS {
-        match size {
-            Size::Small => {
-                cases.extend(Mode::ALL.map(|(words, mode)| case(pair, words, mode, &SHAPES)));
-                cases.push(case(pair, "an empty list", Mode::USUAL, &[]));
+    let modes = if size == Size::Small { Mode::ALL.len() } else { 1 };
+    for (param, state) in PAIRS {
+        for &(words, shapes) in shapes(size) {
+            for &(mode_words, mode) in &Mode::ALL[..modes] {
+                let name = format!("{param} with {state} states, {words}, {mode_words}");
+                let mut add = |op, name: &str| {
+                    let make = move |n: &mut Numbers| call(n, (param, state), mode, shapes);
+                    let case = Case::new(op, name, make);
+                    cases.push(case.operations(OPERATIONS, &elements(shapes)));
+                };
+                add("adam_step", &name);
+                if (param, state) == (DType::F32, DType::F32) {
+                    add("adam_rollback", &name);
+                }
             }
-            Size::Cached => {
-                let case = case(pair, "32768 of them", Mode::USUAL, &CACHED);
-                cases.push(case.operations(OPERATIONS, CACHED[0]));
-            }
-            Size::Large => {
-                let case = case(pair, "16777216 of them", Mode::USUAL, &LARGE);
-                cases.push(case.operations(OPERATIONS, LARGE[0]));
-            }
+        }
+        if size == Size::Small && (param, state) == (DType::F32, DType::F32) {
+            cases.push(Case::new("adam_rollback", "what is not finite", |_| lost()));
         }
     }
     cases
+}
+
+/// Parameters that cannot come back, and second moments that rounding would make negative.
+fn lost() -> Result<HostCall> {
+    let one = |v: [f64; 5]| HostTensor::from_f64(DType::F32, &[5], &v).map(|t| vec![t]);
+    let args = vec![
+        one([f64::INFINITY, f64::NAN, 1.0, 1.0, -3e38])?,
+        one([1.0, 1.0, 1.0, 0.0, 1.0])?,
+        one([1.0, 1.0, 1.0, f64::NAN, 1.0])?,
+        one([1.0, 1.0, 0.000_999, 1.0, 1e-30])?,
+        vec![],
+    ];
+    Ok(with_mode(args, Mode::USUAL))
 }
 
 fn call(
@@ -127,25 +123,20 @@ fn call(
     mode: Mode,
     shapes: &[&[i64]],
 ) -> Result<HostCall> {
-    let mut list = |dtype, of: fn(f64) -> f64| {
-        shapes
-            .iter()
-            .map(|shape| numbers.host_of(dtype, shape, of))
-            .collect::<Result<Vec<_>>>()
-    };
-    let flag = |value| HostTensor::from_f64(DType::F32, &[], &[value]);
-    Ok(HostCall {
-        args: vec![
-            list(param, |v| v)?,
-            list(param, |v| v)?,
-            list(state, |v| v)?,
-            // A mean of squares.
-            list(state, |v| v * v)?,
-            mode.found_inf
-                .map(flag)
-                .into_iter()
-                .collect::<Result<_>>()?,
-        ],
+    let args = vec![
+        list(numbers, param, shapes, |v| v)?,
+        list(numbers, param, shapes, |v| v)?,
+        list(numbers, state, shapes, |v| v)?,
+        // A mean of squares.
+        list(numbers, state, shapes, |v| v * v)?,
+        flag(mode.found_inf)?,
+    ];
+    Ok(with_mode(args, mode))
+}
+
+fn with_mode(args: Vec<Vec<HostTensor>>, mode: Mode) -> HostCall {
+    HostCall {
+        args,
         attributes: vec![Attr::Bool(mode.adamw), Attr::Bool(mode.bias_correction)],
         scalars: vec![
             Attr::F64(1e-2),
@@ -155,5 +146,5 @@ fn call(
             Attr::F64(0.1),
             Attr::I64(mode.step),
         ],
-    })
+    }
 }

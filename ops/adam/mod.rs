@@ -1,7 +1,8 @@
-//! Adam and `AdamW`, one step over a list of parameters.
+//! Adam and `AdamW`: one step over a list of parameters, its inverse, and a worker that takes steps.
 
 mod cases;
 mod reference;
+mod worker;
 
 use ds_core::{Result, Stream, Tensor, op};
 use ds_schema::Attr;
@@ -9,10 +10,15 @@ use ds_schema::Attr;
 use crate::OpCell;
 
 pub(crate) use cases::cases;
+pub use worker::AdamWorker;
 
-pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[("adam_step", reference::adam_step)];
+pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
+    ("adam_step", reference::adam_step),
+    ("adam_rollback", reference::adam_rollback),
+];
 
 static ADAM_STEP: OpCell = OpCell::new("adam_step");
+static ADAM_ROLLBACK: OpCell = OpCell::new("adam_rollback");
 
 /// What a step of Adam depends on beside the tensors; the defaults are upstream's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,19 +92,52 @@ pub fn adam_step(
     step: i64,
     config: &AdamConfig,
 ) -> Result<()> {
-    let found_inf: &[&Tensor] = match &found_inf {
-        Some(flag) => std::slice::from_ref(flag),
-        None => &[],
-    };
+    launch(&ADAM_STEP, stream, tensors, found_inf, step, config)
+}
+
+/// Takes one step of Adam back, in place: the state before [`adam_step`] from the state after it and
+/// from the gradients that it was made with.
+///
+/// What rounding lost stays lost: parameters and moments come back to a few roundings of the larger
+/// of both states. A parameter that would come back infinite or NaN is 0, a second moment below
+/// 0 is 0, and a moment whose beta is 0 comes back as 0.
+///
+/// # Shapes
+/// As [`adam_step`], all of f32. `step` and `found_inf` are those of the step that is taken back.
+///
+/// # Errors
+/// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+///
+/// # Upstream
+/// `adamw_rollback_inplace` of `csrc/adam/cpu_adam_impl.cpp`; unlike there, L2 mode and no bias
+/// correction are taken back as such, and second moments stay such that the next step has a root.
+pub fn adam_rollback(
+    stream: &Stream,
+    tensors: AdamTensors<'_>,
+    found_inf: Option<&Tensor>,
+    step: i64,
+    config: &AdamConfig,
+) -> Result<()> {
+    launch(&ADAM_ROLLBACK, stream, tensors, found_inf, step, config)
+}
+
+fn launch(
+    op: &OpCell,
+    stream: &Stream,
+    tensors: AdamTensors<'_>,
+    found_inf: Option<&Tensor>,
+    step: i64,
+    config: &AdamConfig,
+) -> Result<()> {
     op::launch(
-        ADAM_STEP.op()?,
+        op.op()?,
         stream,
         &[
             tensors.params,
             tensors.grads,
             tensors.exp_avg,
             tensors.exp_avg_sq,
-            found_inf,
+            found_inf.as_slice(),
         ],
         &[Attr::Bool(config.adamw), Attr::Bool(config.bias_correction)],
         &[

@@ -11,6 +11,8 @@ use ds_core::{
     op::{self, Op},
 };
 
+mod lists;
+
 include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 
 /// The schema texts of the catalogue: path and text, for tools that write headers from them.
