@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod activations;
+mod dropout;
 mod golden;
 mod norms;
 
