@@ -16,17 +16,23 @@ fn a_call_is_explained_kernel_by_kernel() {
             "rms_norm on cpu:0",
             "  y       f32[8192,4096]  (follows)",
             "  rstd    f32[8192]  (follows)",
-            "runs on cpu_rms_norm_f32: score 300 (tuned), built at first use",
-            "not on  cpu_rms_norm_bf16  takes T in {bf16}, the call has f32",
+            "runs on cpu_rms_norm: score 300 (tuned), built at first use",
         ],
     );
     house.run("build rms_norm").says(0, &[]);
     house.run(call).says(0, &["built, in the cache"]);
     let json = house.json(call);
     assert_eq!(json["explained"], "call");
-    assert_eq!(json["runs_on"]["name"], "cpu_rms_norm_f32");
+    assert_eq!(json["runs_on"]["name"], "cpu_rms_norm");
     assert_eq!(json["kernels"][0]["artefact"], "cached");
     assert_eq!(json["arguments"][1]["is_inferred"], false);
+    house.run("explain matmul a=f32[4,8] b=f32[8,4]").says(
+        0,
+        &[
+            "runs on cpu_matmul_f32: score 300 (tuned), built at first use",
+            "not on  cpu_matmul_bf16  takes T in {bf16}, the call has f32",
+        ],
+    );
 }
 
 #[test]
@@ -163,8 +169,8 @@ fn an_op_alone_is_told_with_its_kernels() {
             "tolerance f32 1e-5 1e-6 | ",
             "op sets         inference_core_ops, transformer_inference",
             "on cpu:0, target ",
-            "cpu_rms_norm_f32  native, score 300, built at first use\n      \
-             T is f32; D is at least 1; x and y with contiguous rows; weight and rstd contiguous",
+            "cpu_rms_norm  native, score 300, built at first use\n      \
+             T is f32, f16 or bf16; D is at least 1; x and y with contiguous rows; weight and rstd contiguous",
             "on sim:0-1, target sim-1\n  sim_rms_norm  native, score 300, built per signature, at first use\n",
             "all arguments contiguous; all arguments aligned to 256 bytes",
         ],

@@ -270,6 +270,12 @@ DS_INLINE void ds_fence(void) {
 DS_INLINE ds_vec ds_load_first(int64_t n, const void *data, int64_t offset, uint32_t dtype) {
     if (n >= DS_LANES) return ds_load(data, offset, dtype);
     const void *p = ds_at(data, offset, dtype);
+#if DS_LANES == 16
+    __mmask16 first = (__mmask16)((1u << n) - 1);
+    if (dtype == DS_F32) return (ds_vec)_mm512_maskz_loadu_ps(first, p);
+    ds_vec_u16 h = (ds_vec_u16)_mm256_maskz_loadu_epi16(first, p);
+    return ds_load(&h, 0, dtype);
+#else
     uint16_t half[DS_LANES] = {0};
     float full[DS_LANES] = {0};
     for (int64_t i = 0; i < n; i++) {
@@ -277,6 +283,7 @@ DS_INLINE ds_vec ds_load_first(int64_t n, const void *data, int64_t offset, uint
         else half[i] = ((const uint16_t *)p)[i];
     }
     return dtype == DS_F32 ? ds_load(full, 0, DS_F32) : ds_load(half, 0, dtype);
+#endif
 }
 
 DS_INLINE void ds_store_first(int64_t n, void *data, int64_t offset, ds_vec v, uint32_t dtype) {
@@ -285,12 +292,18 @@ DS_INLINE void ds_store_first(int64_t n, void *data, int64_t offset, ds_vec v, u
         return;
     }
     void *p = ds_at(data, offset, dtype);
+#if DS_LANES == 16
+    __mmask16 first = (__mmask16)((1u << n) - 1);
+    if (dtype == DS_F32) _mm512_mask_storeu_ps(p, first, (__m512)v);
+    else _mm256_mask_storeu_epi16(p, first, (__m256i)ds_vec_to_half(v, dtype));
+#else
     if (dtype == DS_F32) {
         for (int64_t i = 0; i < n; i++) ((float *)p)[i] = v[i];
     } else {
         ds_vec_u16 h = ds_vec_to_half(v, dtype);
         for (int64_t i = 0; i < n; i++) ((uint16_t *)p)[i] = h[i];
     }
+#endif
 }
 
 #endif

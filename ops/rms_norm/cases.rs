@@ -28,9 +28,20 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             let name = format!("{dtype} {shape:?}");
             let forward = move |n: &mut Numbers| forward(n.host(dtype, shape)?, n);
             cases.push(Case::new("rms_norm", &name, forward).operations(4.0, shape));
-            let backward = move |n: &mut Numbers| backward(n, dtype, shape);
-            let case = Case::new("rms_norm_backward", &name, backward);
+            let alone = move |n: &mut Numbers| backward(n, dtype, shape, false);
+            let case = Case::new("rms_norm_backward", &name, alone);
             cases.push(case.operations(10.0, shape));
+            for bias in [true, false] {
+                if bias && size != Size::Small {
+                    continue;
+                }
+                let name = format!("{name}{}", if bias { ", a bias" } else { "" });
+                let add = move |n: &mut Numbers| add(n, dtype, shape, bias);
+                cases.push(Case::new("add_rms_norm", name, add).operations(5.0, shape));
+            }
+            let behind = move |n: &mut Numbers| backward(n, dtype, shape, true);
+            let case = Case::new("add_rms_norm_backward", &name, behind);
+            cases.push(case.operations(11.0, shape));
         }
         if size == Size::Small {
             cases.push(Case::new(
@@ -58,6 +69,17 @@ fn forward(x: HostTensor, numbers: &mut Numbers) -> Result<HostCall> {
     })
 }
 
+fn add(numbers: &mut Numbers, dtype: DType, shape: &[i64], bias: bool) -> Result<HostCall> {
+    let (d, _) = split(shape);
+    let mut call = forward(numbers.host(dtype, shape)?, numbers)?;
+    let bias = bias.then(|| numbers.host(dtype, d)).into_iter();
+    call.args.insert(1, vec![numbers.host(dtype, shape)?]);
+    call.args.insert(2, bias.collect::<Result<_>>()?);
+    call.args
+        .insert(4, vec![HostTensor::unwritten(dtype, shape)]);
+    Ok(call)
+}
+
 /// Rows that only `eps` or nothing keeps finite, between ordinary ones that must not notice.
 fn special(numbers: &mut Numbers, dtype: DType) -> Result<HostCall> {
     let values: Vec<f64> = (0..160)
@@ -72,7 +94,7 @@ fn special(numbers: &mut Numbers, dtype: DType) -> Result<HostCall> {
 }
 
 /// With the `rstd` that the forward pass gives for `x`.
-fn backward(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostCall> {
+fn backward(numbers: &mut Numbers, dtype: DType, shape: &[i64], add: bool) -> Result<HostCall> {
     let (d, rows) = split(shape);
     let dy = numbers.host(dtype, shape)?;
     let x = numbers.host(dtype, shape)?;
@@ -85,7 +107,7 @@ fn backward(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostCa
             1.0 / (squares.clone().sum::<f64>() / squares.map(|_| 1.0).sum::<f64>() + EPS).sqrt()
         })
         .collect();
-    Ok(HostCall {
+    let mut call = HostCall {
         args: vec![
             vec![dy],
             vec![x],
@@ -96,7 +118,11 @@ fn backward(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostCa
         ],
         attributes: vec![],
         scalars: vec![],
-    })
+    };
+    if add {
+        call.args.insert(1, vec![numbers.host(dtype, shape)?]);
+    }
+    Ok(call)
 }
 
 /// `[D]` and `S...` of `[S..., D]`.

@@ -10,9 +10,11 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// A change here means that every plugin with such a kernel must be built again.
-const HASHES: [(&str, &str); 5] = [
+const HASHES: [(&str, &str); 7] = [
     ("rms_norm", "9159f2135d66f1648b870fbfe7363695"),
     ("rms_norm_backward", "9befffc387498331405dc02823e0eb75"),
+    ("add_rms_norm", "f41070d3eca2cb32bc038e95462f9ce7"),
+    ("add_rms_norm_backward", "7250a31fcd471df5981c413f75901588"),
     ("adam_step", "5274c3fca0948f4a772ed41ca88f44c6"),
     ("matmul", "0fdf1956d5a49ba3a0d7d863a6d20bf6"),
     ("cast", "9c6170dfc31b01b06a41b59614ddcc9a"),
@@ -47,6 +49,12 @@ fn canonical_texts_read_well() {
              -> (y: T[S..., D], rstd: f32[S...]) where T: f32 | f16 | bf16",
             "op rms_norm_backward(dy: T[S..., D], x: T[S..., D], weight: T[D], rstd: f32[S...]) \
              -> (dx: T[S..., D], dweight: T[D]) where T: f32 | f16 | bf16",
+            "op add_rms_norm(x: T[S..., D], residual: T[S..., D], bias: optional T[D], \
+             weight: T[D], eps: f64 = 1e-6) -> (sum: T[S..., D], y: T[S..., D], rstd: f32[S...]) \
+             where T: f32 | f16 | bf16",
+            "op add_rms_norm_backward(dy: T[S..., D], dsum: T[S..., D], sum: T[S..., D], \
+             weight: T[D], rstd: f32[S...]) -> (dx: T[S..., D], dweight: T[D]) \
+             where T: f32 | f16 | bf16",
             "op adam_step(params: inout list P[S...], grads: list P[S...], \
              exp_avg: inout list M[S...], exp_avg_sq: inout list M[S...], \
              found_inf: optional f32[], lr: f64, beta1: f64, beta2: f64, eps: f64, \

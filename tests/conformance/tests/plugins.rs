@@ -44,7 +44,7 @@ fn the_cpu_that_is_linked_in() {
     let report = passes("the CPU, linked in", Path::new("cpu"), &[]);
     for name in [
         "what is given up is done all the same",
-        "cpu_rms_norm_f32: layouts",
+        "cpu_rms_norm: layouts",
         "cpu_adam_step: inside its bounds",
         "cpu_cast_f32_f32: one memory for two",
     ] {

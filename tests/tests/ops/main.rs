@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod activations;
+mod dropout;
 mod golden;
 mod grads;
 mod muon;
+mod norms;
 mod optimizers;
 
 use std::{
@@ -118,10 +121,16 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
     let (y, rstd) = ds_ops::rms_norm::rms_norm(s, &x, &weight, 1e-6).unwrap();
     let (dx, dw) = ds_ops::rms_norm::rms_norm_backward(s, &dy, &x, &weight, &rstd).unwrap();
     let c = ds_ops::matmul::matmul(s, &a, &b).unwrap();
+    equal_on_any_threads("equal_calls", &[&y, &rstd, &dx, &dw, &c]);
+}
+
+/// Holds the bits of these results of the test `name` against those that it has in processes with
+/// other numbers of threads.
+fn equal_on_any_threads(name: &str, results: &[&Tensor]) {
     let mut sums = Vec::new();
-    for tensor in [&y, &rstd, &dx, &dw, &c] {
+    for tensor in results {
         let sum = tensor
-            .to_bytes(s)
+            .to_bytes(stream())
             .unwrap()
             .iter()
             .fold(14_695_981_039_346_656_037, |h, b| {
@@ -136,7 +145,7 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
     }
     for threads in ["1", "2", "3"] {
         let done = Command::new(std::env::current_exe().unwrap())
-            .args(["equal_calls", "--nocapture"])
+            .args([name, "--nocapture"])
             .envs([(AGAIN, "1"), ("DS_CPU_THREADS", threads)])
             .output()
             .unwrap();
