@@ -95,26 +95,43 @@ DS_INLINE ds_vec ds_raw_first(int64_t n, const ds_scores *s, int64_t i, uint32_t
     return masked ? ds_vfma(x, factor, ds_mask_first(n, s, i, t)) : x * factor;
 }
 
+/* 2^x of x up to 0, within 2 units of the last place: the exponential's inner loop without what only
+ * other arguments need. NaN gives NaN. The polynomial is a minimax fit of 2^x from -1/2 to 1/2. */
+DS_INLINE ds_vec ds_power_of_two(ds_vec x) {
+    const ds_vec round = ds_splat(0x1.8p23f); /* added and taken away, it leaves a whole number */
+    x = ds_vmax(ds_splat(-150), x);
+    ds_vec n = (x + round) - round, f = x - n;
+    ds_vec p = ds_vfma(ds_splat(0x1.5bba14p-10f), f, ds_splat(0x1.3cea88p-7f));
+    p = ds_vfma(p, f, ds_splat(0x1.c6b752p-5f));
+    p = ds_vfma(p, f, ds_splat(0x1.ebf9bcp-3f));
+    p = ds_vfma(p, f, ds_splat(0x1.62e42ap-1f));
+    return ds_vscale(ds_vfma(p, f, ds_splat(1)), n);
+}
+
 /* What a difference of those has to be multiplied with to be one of scores. */
 DS_INLINE float ds_raw_scale(const ds_scores *s, int masked) {
     return masked ? 1 : s->scale < 0 ? -s->scale : s->scale;
 }
 
-/* Scores less the greatest, of which `from` is the raw one. */
-DS_INLINE ds_vec2 ds_scores2(const ds_scores *s, int64_t i, ds_vec from, uint32_t t, int masked) {
+/* The same for a score in powers of two. */
+DS_INLINE float ds_log2_scale(const ds_scores *s, int masked) { return 0x1.715476p+0f * ds_raw_scale(s, masked); }
+
+/* Differences to the raw score `from`, scaled. */
+DS_INLINE ds_vec2 ds_scores2(const ds_scores *s, int64_t i, ds_vec from, ds_vec scale, uint32_t t, int masked) {
     ds_vec2 raw = ds_raw2(s, i, t, masked);
-    ds_vec scale = ds_splat(ds_raw_scale(s, masked));
     return (ds_vec2){(raw.a - from) * scale, (raw.b - from) * scale};
 }
 
 /* The same of the first `n` lanes. */
-DS_INLINE ds_vec ds_scores_first(int64_t n, const ds_scores *s, int64_t i, ds_vec from, uint32_t t, int masked) {
-    return (ds_raw_first(n, s, i, t, masked) - from) * ds_raw_scale(s, masked);
+DS_INLINE ds_vec ds_scores_first(int64_t n, const ds_scores *s, int64_t i, ds_vec from, ds_vec scale,
+                                 uint32_t t, int masked) {
+    return (ds_raw_first(n, s, i, t, masked) - from) * scale;
 }
 
-/* Adds the scores from `i` to `end`, a block at most; of `total` only where `totals`. */
-DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, uint32_t t,
-                                int masked, int totals) {
+/* Adds the scores from `i` to `end`, a block at most; of `total` only where `totals`. Exponentials of
+ * differences to the maximum so far are left in `kept`, where there is such, whole vectors. */
+DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
+                                uint32_t t, int masked, int totals) {
     const ds_vec zero = ds_splat(0);
     int64_t begin = i;
     ds_vec2 most = {ds_splat(of->max), ds_splat(of->max)}, all = {{0}};
@@ -137,16 +154,19 @@ DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, i
     }
     if (totals) of->total += ds_vsum(all.a + all.b);
 
-    ds_vec from = ds_splat(max);
+    ds_vec from = ds_splat(max), scale = ds_splat(ds_log2_scale(s, masked));
     ds_vec2 sum = {{0}};
     for (i = begin; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
         ds_prefetch2(s->x, i + DS_SCORE_BLOCK, t, 1);
-        ds_vec2 score = ds_scores2(s, i, from, t, masked);
-        sum = (ds_vec2){sum.a + ds_vexp(score.a), sum.b + ds_vexp(score.b)};
+        ds_vec2 power = ds_scores2(s, i, from, scale, t, masked);
+        power = (ds_vec2){ds_power_of_two(power.a), ds_power_of_two(power.b)};
+        sum = (ds_vec2){sum.a + power.a, sum.b + power.b};
+        if (kept) ds_store2(kept, i, power, DS_F32, 0);
     }
     for (; i < end; i += DS_LANES) {
-        ds_vec power = ds_vexp(ds_scores_first(end - i, s, i, from, t, masked));
+        ds_vec power = ds_power_of_two(ds_scores_first(end - i, s, i, from, scale, t, masked));
         sum.a += ds_vselect(ds_lanes_below(end - i), power, zero);
+        if (kept) ds_store(kept, i, power, DS_F32);
     }
     of->sum += ds_vsum(sum.a + sum.b);
 }
@@ -154,7 +174,7 @@ DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, i
 /* Adds the first `n` scores of a row. */
 DS_INLINE void ds_softmax_add(ds_softmax *of, const ds_scores *s, int64_t n, uint32_t t, int masked, int totals) {
     for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK)
-        ds_softmax_block(of, s, i, ds_min(i + DS_SCORE_BLOCK, n), t, masked, totals);
+        ds_softmax_block(of, s, i, ds_min(i + DS_SCORE_BLOCK, n), 0, t, masked, totals);
 }
 
 #endif

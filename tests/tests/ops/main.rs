@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cross_entropy;
+mod embedding;
 mod golden;
+mod rope;
+mod softmax;
 
 use std::{
     collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
