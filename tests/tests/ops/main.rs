@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod activations;
+mod cross_entropy;
 mod dropout;
+mod embedding;
 mod golden;
 mod grads;
 mod muon;
 mod norms;
 mod optimizers;
+mod rope;
+mod softmax;
 
 use std::{
     collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,

@@ -1,0 +1,138 @@
+/* Softmax over the last dimension and its logarithm, on a CPU.
+ *
+ * Limit: memory. An element is read and written once, 2 of T an element. A row is looked at a second
+ * time for its results, when it is in a cache: the first level holds about 10000 of f32, the second
+ * half a million, so only what is longer comes from memory twice. The next row is fetched meanwhile.
+ * An exponential is some 8 cycles of a vector of 16; long rows need two, which is more than memory
+ * takes where a core has much of it for itself.
+ */
+#include "ds_cpu_softmax.h"
+
+enum {
+    CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
+    KEPT = 4096,                /* exponentials of a row that are not computed twice */
+};
+
+/* softmax(x, mask, scale, causal) -> y; an item is a row. log_softmax(x) -> y. */
+enum { X, MASK, Y, LOG_Y = 1 };
+enum { SCALE };
+enum { CAUSAL };
+
+static void plan(const ds_call *call, ds_plan *out) {
+    const ds_tensor *x = ds_arg_tensor(call, X, 0);
+    out->phases = 1;
+    out->phase[0].items = ds_rows(x);
+    out->phase[0].grain = ds_max(1, CHUNK_ELEMENTS / ds_max(1, ds_row_length(x)));
+}
+
+/* What a sum of exponentials has to be multiplied with. A row that a mask leaves nothing of is all 0,
+ * as in PyTorch's attention; without a mask infinity times 0 makes it NaN, as in PyTorch's softmax. */
+DS_ONCE float inverse(const ds_softmax *row, int is_masked) {
+    return row->sum == 0 && is_masked ? 0 : (float)(1 / row->sum);
+}
+
+/* The row `s` of `n` scores and what is read after it, NULL for nothing. */
+typedef struct {
+    ds_scores s;
+    const void *next;
+    int64_t n;
+} score_row;
+
+/* A row that fits in the first level of the caches twice: its exponentials are kept as they are
+ * summed, each block's to the maximum so far. */
+DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams) {
+    _Alignas(64) float kept[KEPT + DS_LANES];
+    float max[KEPT / DS_SCORE_BLOCK];
+    ds_softmax seen = ds_softmax_none();
+    int64_t n = row->n;
+    for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK) {
+        ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, 0, 0);
+        max[i / DS_SCORE_BLOCK] = seen.max;
+    }
+    float whole = inverse(&seen, 0);
+    for (int64_t i = 0; i < n;) {
+        float below = (max[i / DS_SCORE_BLOCK] - seen.max) * ds_raw_scale(&row->s, 0);
+        ds_vec factor = ds_splat(below == 0 ? whole : whole * ds_exp(below));
+        int64_t end = ds_min(i + DS_SCORE_BLOCK, n);
+        for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+            if (row->next) ds_prefetch2(row->next, i, t, 1);
+            ds_vec2 v = ds_load2(kept, i, DS_F32);
+            ds_store2(y, i, (ds_vec2){v.a * factor, v.b * factor}, t, streams);
+        }
+        for (; i < end; i += DS_LANES) ds_store_first(end - i, y, i, ds_load(kept, i, DS_F32) * factor, t);
+    }
+}
+
+/* A longer row, a masked one, or one of which the logarithm is wanted: it is looked at once more. */
+DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int masked, int log, int streams) {
+    const ds_scores *s = &row->s;
+    ds_softmax seen = ds_softmax_none();
+    int64_t n = row->n, i = 0;
+    ds_softmax_add(&seen, s, n, t, masked, 0);
+    ds_vec max = ds_splat(seen.max), factor = ds_splat(inverse(&seen, masked));
+    ds_vec log_sum = ds_splat(ds_log((float)seen.sum));
+    ds_vec scale = ds_splat(log ? ds_raw_scale(s, masked) : ds_log2_scale(s, masked));
+    for (; i + DS_SCORE_PAIR <= n; i += DS_SCORE_PAIR) {
+        if (row->next) ds_prefetch2(row->next, i, t, 2);
+        ds_vec2 v = ds_scores2(s, i, max, scale, t, masked);
+        if (log) v = (ds_vec2){v.a - log_sum, v.b - log_sum};
+        else v = (ds_vec2){ds_power_of_two(v.a) * factor, ds_power_of_two(v.b) * factor};
+        ds_store2(y, i, v, t, streams);
+    }
+    for (; i < n; i += DS_LANES) {
+        ds_vec v = ds_scores_first(n - i, s, i, max, scale, t, masked);
+        v = log ? v - log_sum : ds_power_of_two(v) * factor;
+        ds_store_first(n - i, y, i, v, t);
+    }
+}
+
+/* Columns that row `row` sees. */
+static int64_t visible(const ds_tensor *x, int64_t row, int64_t causal) {
+    int64_t d = ds_row_length(x);
+    if (!causal) return d;
+    int64_t queries = x->ndim > 1 ? x->shape[x->ndim - 2] : 1;
+    return ds_max(0, ds_min(d, d - queries + row % queries + 1));
+}
+
+DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, int masked, int log) {
+    const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, log ? LOG_Y : Y, 0);
+    const ds_tensor *mask = masked ? ds_arg_tensor(call, MASK, 0) : 0;
+    int64_t causal = log ? 0 : call->attributes[CAUSAL].i, d = ds_row_length(x);
+    int large = ds_streams(ds_elements(y), t) && x->data != y->data;
+    score_row from = {.s.scale = log ? 1 : (float)call->scalars[SCALE].f};
+    for (int64_t row = begin; row < end; row++) {
+        from.s.x = ds_at(x->data, ds_row_offset(x, row), t);
+        if (masked) {
+            from.s.mask = ds_at(mask->data, ds_row_offset(mask, row), t);
+            from.s.mask_stride = mask->strides[mask->ndim - 1];
+        }
+        int64_t n = from.n = visible(x, row, causal);
+        from.next = row + 1 < end ? ds_at(x->data, ds_row_offset(x, row + 1), t) : 0;
+        void *to = ds_at(y->data, ds_row_offset(y, row), t);
+        int streams = large && ds_aligned(to);
+        if (n <= KEPT && !masked && !log) short_row(to, &from, t, streams);
+        else long_row(to, &from, t, masked, log, streams);
+        __builtin_memset(ds_at(to, n, t), 0, (size_t)((d - n) * ds_size(t)));
+    }
+    if (large) ds_fence();
+}
+
+/* One body a dtype, with a mask and without, serves both kernels. */
+DS_ONCE void rows(const ds_call *call, int64_t begin, int64_t end, int log) {
+    int masked = !log && call->args[MASK].count;
+    if (masked) DS_WITH_FLOAT(t, ds_arg_tensor(call, X, 0)->dtype, run(call, begin, end, t, 1, 0));
+    else DS_WITH_FLOAT(t, ds_arg_tensor(call, X, 0)->dtype, run(call, begin, end, t, 0, log));
+}
+
+static void softmax(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    (void)phase;
+    rows(call, begin, end, 0);
+}
+
+static void log_softmax(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    (void)phase;
+    rows(call, begin, end, 1);
+}
+
+DS_KERNEL(ds_softmax_rows, plan, softmax);
+DS_KERNEL(ds_log_softmax, plan, log_softmax);
