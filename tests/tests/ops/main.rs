@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod golden;
+mod quantizer;
 
 use std::{
     collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
