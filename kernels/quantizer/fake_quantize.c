@@ -3,14 +3,13 @@
  * Limit: memory, an element of T read and written. With stochastic rounding it is arithmetic: Philox
  * takes about ten vector operations a word.
  */
-#include "ds_philox.h"
+#include "ds_cpu_philox.h"
 #include "group.h"
 
 /* fake_quantize(x) -> y */
 enum { X, Y };
 enum { BITS, SYMMETRIC, STOCHASTIC };
 enum { SEED, OFFSET };
-enum { COUNTERS = 16 /* at a time */ };
 
 static void plan(const ds_call *call, ds_plan *out) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0);
@@ -22,22 +21,6 @@ static const void *gather(const job *job, int64_t group, int64_t at, int64_t n, 
     int64_t from = group * job->length + at;
     DS_WITH_FLOAT(t, x->dtype, read_values(x->data, from, n, values, t));
     return ds_at(x->data, from + n, x->dtype);
-}
-
-/* Words from `position` on; returns where the first one is. */
-static const uint32_t *draw(uint32_t *words, int64_t n, ds_u64 position, ds_u64 seed) {
-    int64_t lane = position & 3;
-    for (int64_t i = 0; i < n + lane; i += 4 * COUNTERS) {
-        ds_u64 counter = ds_philox_counter(position - (ds_u64)lane + (ds_u64)i);
-        for (unsigned int j = 0; j < COUNTERS; j++) {
-            ds_philox4 four = ds_philox((counter + j) & (~(ds_u64)0 >> 2), seed);
-            words[i + 4 * j] = four.a;
-            words[i + 4 * j + 1] = four.b;
-            words[i + 4 * j + 2] = four.c;
-            words[i + 4 * j + 3] = four.d;
-        }
-    }
-    return words + lane;
 }
 
 /* The whole number below, or the one above as likely as it is near. */
@@ -78,9 +61,9 @@ static void finish(const job *job, int64_t group, int64_t at, int64_t n, const f
         DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, NULL, t, streams));
         return;
     }
-    uint32_t room[BLOCK + 8 * COUNTERS];
+    uint32_t room[BLOCK + DS_PHILOX_ROOM];
     ds_u64 position = (ds_u64)job->call->scalars[OFFSET].i + (ds_u64)to;
-    const uint32_t *words = draw(room, n, position, (ds_u64)job->call->scalars[SEED].i);
+    const uint32_t *words = ds_philox_words(room, n, position, (ds_u64)job->call->scalars[SEED].i);
     DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, words, t, streams));
 }
 

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod fp_quantizer;
 mod golden;
+mod packbits;
 mod quantizer;
 
 use std::{
