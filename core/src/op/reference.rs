@@ -3,7 +3,7 @@
 
 use ds_schema::{Attr, DType};
 
-use super::{Op, call::Args};
+use super::{Op, call::Args, minifloat::MiniFloat};
 use crate::{Error, ErrorKind, Result, stream::Stream, tensor::Tensor};
 
 /// A reference implementation: reads inputs, writes outputs.
@@ -126,7 +126,8 @@ impl HostTensor {
     /// The elements as f64; exact for every float dtype, and for integers up to 2^53.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion.
+    /// None for the dtypes that there are; one without a reference conversion would be
+    /// [`ErrorKind::Unsupported`].
     #[allow(
         clippy::cast_precision_loss,
         reason = "what is beyond is compared as bits"
@@ -144,7 +145,8 @@ impl HostTensor {
             DType::I16 => pod::<i16>(b).into_iter().map(f64::from).collect(),
             DType::I32 => pod::<i32>(b).into_iter().map(f64::from).collect(),
             DType::I64 => pod::<i64>(b).into_iter().map(|v| v as f64).collect(),
-            other => return Err(unsupported(other, "f64")),
+            DType::F8E4M3 => f8(MiniFloat::E4M3, b),
+            DType::F8E5M2 => f8(MiniFloat::E5M2, b),
         })
     }
 
@@ -169,11 +171,11 @@ impl HostTensor {
         vec![0.0; self.bytes.len() / self.dtype.size_bytes()]
     }
 
-    /// Replaces the elements by `values`, rounded once to the dtype: to nearest, ties to even.
+    /// Replaces the elements by `values`, rounded once to the dtype: to nearest, ties to even; beyond
+    /// the range infinity, and NaN in `f8e4m3`, which has none.
     /// Integers have to be whole and within the dtype: how to round to them is the op's to say.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a dtype that has no reference conversion,
     /// [`ErrorKind::Internal`] for a value that is no integer of the dtype.
     #[allow(
         clippy::cast_possible_truncation,
@@ -198,7 +200,8 @@ impl HostTensor {
                 }
                 bits
             }
-            other => return Err(unsupported(other, "f64")),
+            DType::F8E4M3 => f8_codes(MiniFloat::E4M3, values),
+            DType::F8E5M2 => f8_codes(MiniFloat::E5M2, values),
         };
         Ok(())
     }
@@ -244,6 +247,16 @@ fn whole<T: TryFrom<i64>>(dtype: DType, values: &[f64]) -> Result<Vec<T>> {
 fn no_integer(dtype: DType, value: f64) -> Error {
     let text = format!("{value:?} is no value of {dtype}");
     Error::new(ErrorKind::Internal, "run a reference implementation", text)
+}
+
+fn f8(format: MiniFloat, codes: &[u8]) -> Vec<f64> {
+    let one = |&code: &u8| format.to_f64(u32::from(code));
+    codes.iter().map(one).collect()
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "codes have 8 bits")]
+fn f8_codes(format: MiniFloat, values: &[f64]) -> Vec<u8> {
+    values.iter().map(|&v| format.from_f64(v) as u8).collect()
 }
 
 fn pod<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {

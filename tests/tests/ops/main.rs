@@ -7,11 +7,14 @@ mod activations;
 mod cross_entropy;
 mod dropout;
 mod embedding;
+mod fp_quantizer;
 mod golden;
 mod grads;
 mod muon;
 mod norms;
 mod optimizers;
+mod packbits;
+mod quantizer;
 mod rope;
 mod softmax;
 
