@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod elementwise;
 mod golden;
+mod movement;
+mod reduce;
 
 use std::{
     collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
