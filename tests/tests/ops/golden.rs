@@ -48,16 +48,18 @@ enum Number {
 }
 
 impl Given {
-    fn values(&self) -> Vec<f64> {
+    /// The elements, of which the fixture has as many digits as tell the dtype's numbers apart.
+    fn host(&self) -> HostTensor {
         let value = |number: &Number| match number {
             Number::Number(value) => *value,
             Number::Text(text) => text.parse().unwrap(),
         };
-        self.values.iter().map(value).collect()
+        let values: Vec<f64> = self.values.iter().map(value).collect();
+        HostTensor::from_f64(self.dtype, &self.shape, &values).unwrap()
     }
 
     fn tensor(&self) -> Tensor {
-        let host = HostTensor::from_f64(self.dtype, &self.shape, &self.values()).unwrap();
+        let host = self.host();
         Tensor::from_bytes(stream(), self.dtype, &self.shape, &host.bytes).unwrap()
     }
 }
@@ -121,7 +123,7 @@ fn compare(op: &Op, what: &str, tensor: &Tensor, want: &Given, own: Option<(f64,
     let got = ds_tests::compare::values(stream(), tensor).unwrap();
     let stated = op.schema().tolerance(tensor.dtype()).unwrap();
     let (rtol, atol) = own.unwrap_or((stated.rtol, stated.atol));
-    for (index, (got, want)) in got.into_iter().zip(want.values()).enumerate() {
+    for (index, (got, want)) in got.into_iter().zip(want.host().to_f64().unwrap()).enumerate() {
         let near = (got - want).abs() <= atol + rtol * want.abs();
         // Infinities are equal, and NaN stands for NaN.
         let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
