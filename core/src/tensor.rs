@@ -237,6 +237,19 @@ impl Tensor {
         })
     }
 
+    /// A view of the bytes of its elements, one dimension of u8; the tensor must be contiguous.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a strided tensor.
+    pub fn view_bytes(&self) -> Result<Self> {
+        if !self.is_contiguous() {
+            let text = "its elements are not contiguous";
+            return Err(invalid("view a tensor as bytes", text));
+        }
+        let bytes = i64::try_from(self.bytes()).unwrap_or(0);
+        Self::view_of(&self.buffer, self.offset_bytes, DType::U8, &[bytes], &[1])
+    }
+
     /// A view of the tensor broadcast to `shape`, as NumPy and PyTorch do: dimensions are matched from
     /// the last one, and one of extent 1, or that is missing, repeats with a stride of 0. To be read
     /// only: an op refuses to write it.

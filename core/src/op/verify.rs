@@ -237,7 +237,7 @@ fn hold(got: &HostTensor, want: &[f64], tolerance: Tolerance) -> Result<(f64, Op
     Ok((worst, what))
 }
 
-/// The reference's answer, its written arguments in f64.
+/// The reference's answer, its written floats in f64; integers are exact in their own dtype.
 pub(super) fn exact(op: &Op, before: &HostCall) -> Result<HostCall> {
     let Some(reference) = op.reference() else {
         return Err(Error::new(
@@ -248,7 +248,8 @@ pub(super) fn exact(op: &Op, before: &HostCall) -> Result<HostCall> {
     };
     let mut call = before.clone();
     for (argument, tensors) in op.schema().arguments().iter().zip(&mut call.args) {
-        for tensor in tensors.iter_mut().filter(|_| argument.is_written()) {
+        let widened = |tensor: &&mut HostTensor| argument.is_written() && tensor.dtype.is_float();
+        for tensor in tensors.iter_mut().filter(widened) {
             let values = tensor.to_f64()?;
             tensor.dtype = DType::F64;
             tensor.set_f64(&values)?;

@@ -63,7 +63,9 @@ fn canonical_texts_read_well() {
              | (f16, f16) | (bf16, f32) | (bf16, bf16)",
             "op matmul(a: T[B..., M, K], b: T[B..., K, N]) -> (c: T[B..., M, N]) \
              where T: f32 | bf16",
-            "op cast(x: A[S...]) -> (y: B[S...]) where A: f32 | f16 | bf16, B: f32 | f16 | bf16",
+            "op cast(x: A[S...]) -> (y: B[S...]) \
+             where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool, \
+             B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool",
         ]
     );
 }

@@ -46,7 +46,7 @@ fn the_cpu_that_is_linked_in() {
         "what is given up is done all the same",
         "cpu_rms_norm: layouts",
         "cpu_adam_step: inside its bounds",
-        "cpu_cast_f32_f32: one memory for two",
+        "cpu_cast: one memory for two",
     ] {
         assert_eq!(outcome(&report, name), "passed", "{name}");
     }

@@ -48,12 +48,14 @@ enum Number {
 }
 
 impl Given {
-    fn values(&self) -> Vec<f64> {
+    /// The elements, of which the fixture has as many digits as tell the dtype's numbers apart.
+    fn host(&self) -> HostTensor {
         let value = |number: &Number| match number {
             Number::Number(value) => *value,
             Number::Text(text) => text.parse().unwrap(),
         };
-        self.values.iter().map(value).collect()
+        let values: Vec<f64> = self.values.iter().map(value).collect();
+        HostTensor::from_f64(self.dtype, &self.shape, &values).unwrap()
     }
 
     /// In the dtype: the file's nine digits name an f32, and are not all of it.

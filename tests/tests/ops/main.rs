@@ -6,15 +6,18 @@
 mod activations;
 mod cross_entropy;
 mod dropout;
+mod elementwise;
 mod embedding;
 mod fp_quantizer;
 mod golden;
 mod grads;
+mod movement;
 mod muon;
 mod norms;
 mod optimizers;
 mod packbits;
 mod quantizer;
+mod reduce;
 mod rope;
 mod softmax;
 

@@ -1,0 +1,52 @@
+/* Functions of one tensor, element by element, on a CPU.
+ *
+ * Limit: memory. An element is read and one is written. The longest function, the logarithm, takes
+ * about 25 operations an element, which two threads do in the time that f32 take to come and go.
+ */
+#include "elementwise.h"
+
+/* op(x; ..) -> y */
+enum { INPUTS = 1 };
+
+typedef ds_vec (*lanes)(ds_vec x, float k0, float k1);
+
+static void plan(const ds_call *call, ds_plan *out) { plan_inputs(call, INPUTS, out); }
+
+DS_INLINE void through(const span *s, uint32_t t, lanes f) {
+    const char *x = s->in[0];
+    int64_t step = s->step[0] * DS_LANES * ds_size(t), i = 0;
+    for (; i + PAIR <= s->n; i += PAIR, x += 2 * step) {
+        ds_vec2 v = ds_load2(x, 0, t);
+        ds_store2(s->out, i, (ds_vec2){f(v.a, s->k[0], s->k[1]), f(v.b, s->k[0], s->k[1])}, t, s->streams);
+    }
+    for (; i < s->n; i += DS_LANES, x += step) {
+        ds_vec v = ds_load_first(s->n - i, x, 0, t);
+        ds_store_first(s->n - i, s->out, i, f(v, s->k[0], s->k[1]), t);
+    }
+}
+
+#define UNARY_OF(name, first, second, ...)                                                    \
+    DS_INLINE ds_vec name##_lanes(ds_vec x, float k0, float k1) {                             \
+        (void)k0, (void)k1;                                                                   \
+        return __VA_ARGS__;                                                                   \
+    }                                                                                         \
+    FLOAT_SPANS(name, through, name##_lanes)                                                  \
+    static void run_##name(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) { \
+        (void)phase;                                                                          \
+        run_inputs(call, INPUTS, begin, end, name##_of(ds_arg_tensor(call, 0, 0)->dtype), first, second); \
+    }                                                                                         \
+    DS_KERNEL(ds_##name, plan, run_##name)
+#define UNARY(name, ...) UNARY_OF(name, 0, 0, __VA_ARGS__)
+#define SCALAR(index) (float)call->scalars[index].f
+
+UNARY(neg, (ds_vec)((ds_vec_u32)x ^ 0x80000000));
+UNARY(abs, ds_vabs(x));
+UNARY(exp, ds_vexp(x));
+UNARY(log, ds_vlog(x));
+UNARY(square_root, ds_vsqrt(x)); /* ds_sqrt is that of a scalar */
+UNARY(rsqrt, 1 / ds_vsqrt(x));
+UNARY(square, x * x);
+UNARY(reciprocal, 1 / x);
+UNARY_OF(scale, SCALAR(0), SCALAR(1), ds_vfma(x, ds_splat(k0), ds_splat(k1)));
+/* ds_vmax and ds_vmin give the second operand where one is a NaN: x stays one. */
+UNARY_OF(clamp, SCALAR(0), SCALAR(1), ds_vmin(ds_splat(k1), ds_vmax(ds_splat(k0), x)));

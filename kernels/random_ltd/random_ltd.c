@@ -1,0 +1,161 @@
+/* Tokens of a sequence that are kept, on a CPU: their numbers sorted, their activations gathered and put
+ * back, the attention mask among them.
+ *
+ * Limit: memory; sorting passes over a row once for each byte that differs in it. A number that is none
+ * of a token gives zeros, and is not put back: no byte outside of a tensor is touched.
+ */
+#include "ds_cpu_simd.h"
+
+enum { CHUNK_BYTES = 64 * 1024 };
+
+/* token_sort_(ids). An item is a row. A radix sort by bytes, of i32 with the sign turned over, between
+ * the row and a place for it in the workspace. */
+enum { MOST_CHUNKS = 256 };
+
+static void plan_sort(const ds_call *call, ds_plan *out) {
+    const ds_tensor *ids = ds_arg_tensor(call, 0, 0);
+    int64_t rows = ds_rows(ids), length = ds_row_length(ids);
+    out->phases = 1;
+    out->phase[0].items = rows;
+    out->phase[0].grain = ds_max(ds_max(1, 4096 / ds_max(1, length)), ds_div_up(rows, MOST_CHUNKS));
+    out->workspace_bytes = ds_div_up(rows, out->phase[0].grain) * length * 4;
+}
+
+static void sort_row(uint32_t *row, uint32_t *other, int64_t n) {
+    uint32_t *from = row, *to = other;
+    for (int shift = 0; shift < 32; shift += 8) {
+        uint32_t sign = shift == 24 ? 0x80 : 0;
+        int64_t before[257] = {0};
+        for (int64_t i = 0; i < n; i++) before[((from[i] >> shift & 0xff) ^ sign) + 1]++;
+        int is_one = n == 0;
+        for (int digit = 0; digit < 256; digit++) {
+            is_one = is_one || before[digit + 1] == n;
+            before[digit + 1] += before[digit];
+        }
+        if (is_one) continue; /* all have this byte */
+        for (int64_t i = 0; i < n; i++) to[before[(from[i] >> shift & 0xff) ^ sign]++] = from[i];
+        uint32_t *swapped = from;
+        from = to, to = swapped;
+    }
+    if (from != row) __builtin_memcpy(row, from, (size_t)n * 4);
+}
+
+static void run_sort(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    (void)phase;
+    const ds_tensor *ids = ds_arg_tensor(call, 0, 0);
+    ds_plan made;
+    plan_sort(call, &made);
+    int64_t n = ds_row_length(ids);
+    uint32_t *other = (uint32_t *)call->workspace + begin / made.phase[0].grain * n;
+    for (int64_t row = begin; row < end; row++) sort_row((uint32_t *)ids->data + row * n, other, n);
+}
+
+DS_KERNEL(ds_token_sort_, plan_sort, run_sort);
+
+/* token_gather(x, indices) -> y, token_scatter_(y, x, indices): of tensors [batch, tokens, channels]
+ * whose rows of channels are contiguous. */
+enum { G_X, G_INDICES, G_Y };
+enum { S_Y, S_X, S_INDICES };
+
+static int64_t row_bytes(const ds_tensor *t) { return t->shape[2] * ds_size(t->dtype); }
+
+static char *token_at(const ds_tensor *t, int64_t batch, int64_t token) {
+    return ds_at(t->data, batch * t->strides[0] + token * t->strides[1], t->dtype);
+}
+
+/* An item is a token that is kept. */
+static void plan_gather(const ds_call *call, ds_plan *out) {
+    out->phases = 1;
+    out->phase[0].items = ds_elements(ds_arg_tensor(call, G_INDICES, 0));
+    out->phase[0].grain = ds_max(1, CHUNK_BYTES / ds_max(1, row_bytes(ds_arg_tensor(call, G_X, 0))));
+}
+
+static void run_gather(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    (void)phase;
+    const ds_tensor *x = ds_arg_tensor(call, G_X, 0), *y = ds_arg_tensor(call, G_Y, 0);
+    const int32_t *indices = ds_arg_tensor(call, G_INDICES, 0)->data;
+    int64_t kept = y->shape[1], bytes = row_bytes(x), width = sizeof(ds_vec);
+    int large = ds_streams(ds_elements(y), y->dtype);
+    for (int64_t item = begin; item < end; item++) {
+        int64_t batch = item / kept, token = indices[item], i = 0;
+        char *to = token_at(y, batch, item % kept);
+        if (token < 0 || token >= x->shape[1]) {
+            __builtin_memset(to, 0, (size_t)bytes);
+            continue;
+        }
+        const char *from = token_at(x, batch, token);
+        if (large && ds_aligned(to))
+            for (; i + width <= bytes; i += width) {
+                ds_vec_u32 v;
+                __builtin_memcpy(&v, from + i, sizeof v);
+                ds_put(to + i, v, 1);
+            }
+        __builtin_memcpy(to + i, from + i, (size_t)(bytes - i));
+    }
+    if (large) ds_fence();
+}
+
+DS_KERNEL(ds_token_gather, plan_gather, run_gather);
+
+/* An item is a block of channels of a batch, so that of a token that is there twice the last one stays. */
+enum { CHANNEL_BYTES = 1024 };
+
+static void plan_scatter(const ds_call *call, ds_plan *out) {
+    const ds_tensor *x = ds_arg_tensor(call, S_X, 0);
+    out->phases = 1;
+    out->phase[0].items = x->shape[0] * ds_div_up(row_bytes(x), CHANNEL_BYTES);
+    out->phase[0].grain = ds_max(1, CHUNK_BYTES / CHANNEL_BYTES / ds_max(1, x->shape[1]));
+}
+
+static void run_scatter(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    (void)phase;
+    const ds_tensor *x = ds_arg_tensor(call, S_X, 0), *y = ds_arg_tensor(call, S_Y, 0);
+    int64_t kept = x->shape[1], bytes = row_bytes(x), blocks = ds_div_up(bytes, CHANNEL_BYTES);
+    for (int64_t item = begin; item < end; item++) {
+        int64_t batch = item / blocks, i = item % blocks * CHANNEL_BYTES;
+        int64_t n = ds_min(CHANNEL_BYTES, bytes - i);
+        const int32_t *indices = (const int32_t *)ds_arg_tensor(call, S_INDICES, 0)->data + batch * kept;
+        for (int64_t k = 0; k < kept; k++) {
+            if (indices[k] < 0 || indices[k] >= y->shape[1]) continue;
+            __builtin_memcpy(token_at(y, batch, indices[k]) + i, token_at(x, batch, k) + i, (size_t)n);
+        }
+    }
+}
+
+DS_KERNEL(ds_token_scatter_, plan_scatter, run_scatter);
+
+/* mask_gather_bert(mask, indices) -> y: y[l, b, 0, i, j] = mask[b, 0, indices[l, b, i], indices[l, b, j]].
+ * An item is a row of y. */
+enum { M_MASK, M_INDICES, M_Y };
+
+static void plan_mask(const ds_call *call, ds_plan *out) {
+    const ds_tensor *y = ds_arg_tensor(call, M_Y, 0);
+    out->phases = 1;
+    out->phase[0].items = ds_rows(y);
+    out->phase[0].grain = ds_max(1, 8 * 1024 / ds_max(1, ds_row_length(y)));
+}
+
+#define MASK_ROW(type)                                                                             \
+    for (int64_t j = 0; j < kept; j++) {                                                           \
+        int is_token = is_row && indices[j] >= 0 && indices[j] < tokens;                           \
+        ((type *)y->data)[row * kept + j] = is_token ? ((const type *)mask->data)[at + indices[j]] : 0; \
+    }
+
+static void run_mask(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    (void)phase;
+    const ds_tensor *mask = ds_arg_tensor(call, M_MASK, 0), *y = ds_arg_tensor(call, M_Y, 0);
+    int64_t kept = ds_row_length(y), tokens = ds_row_length(mask), batches = mask->shape[0];
+    for (int64_t row = begin; row < end; row++) {
+        int64_t layer_and_batch = row / kept, batch = layer_and_batch % batches;
+        const int32_t *indices = (const int32_t *)ds_arg_tensor(call, M_INDICES, 0)->data + layer_and_batch * kept;
+        int64_t token = indices[row % kept], at = (batch * tokens + token) * tokens;
+        int is_row = token >= 0 && token < tokens;
+        if (mask->dtype == DS_F32) {
+            MASK_ROW(uint32_t)
+        } else {
+            MASK_ROW(uint16_t)
+        }
+    }
+}
+
+DS_KERNEL(ds_mask_gather_bert, plan_mask, run_mask);
