@@ -24,10 +24,14 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     for pair in PAIRS {
         dense(&mut cases, size, pair);
         for index in [DType::I64, DType::I32] {
+            // A measured call hangs on the index's dtype little: one pair has both.
+            if size != Size::Small && index == DType::I32 && pair != PAIRS[0] {
+                continue;
+            }
             match size {
                 Size::Small => small(&mut cases, pair, index),
                 Size::Cached => measured(&mut cases, pair, index, [256, 64, 128]),
-                Size::Large => measured(&mut cases, pair, index, [65536, 16384, 1024]),
+                Size::Large => measured(&mut cases, pair, index, [16384, 8192, 1024]),
             }
         }
     }

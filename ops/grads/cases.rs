@@ -15,7 +15,7 @@ const MANY: [&[i64]; 300] = [&[3, 5]; 300];
 /// 256 KiB of f32.
 const CACHED: [&[i64]; 1] = [&[1 << 16]];
 /// Beyond caches.
-const LARGE: [&[i64]; 1] = [&[1 << 26]];
+const LARGE: [&[i64]; 1] = [&[1 << 25]];
 
 pub(crate) fn cases(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();

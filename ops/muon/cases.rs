@@ -15,7 +15,7 @@ const SHAPES: [&[i64]; 5] = [&[9, 111], &[], &[4, 3, 3, 3], &[0, 8], &[127, 130]
 /// 256 KiB of f32.
 const CACHED: [&[i64]; 1] = [&[256, 256]];
 /// Beyond caches.
-const LARGE: [&[i64]; 1] = [&[8192, 4096]];
+const LARGE: [&[i64]; 1] = [&[4096, 4096]];
 
 /// What `found_inf` may be.
 const FLAGS: [(&str, Option<f64>); 3] = [
