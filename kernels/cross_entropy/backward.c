@@ -3,7 +3,7 @@
  * Limit: memory. A logit is read and its gradient written once, 2 of T an element; one exponential
  * an element is free. Rows that are ignored are written only.
  */
-#include "ds_cpu_math.h"
+#include "ds_cpu_softmax.h"
 
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
@@ -61,11 +61,13 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t) 
     for (int64_t row = begin; row < end; row++) {
         const void *x = ds_at(logits->data, ds_row_offset(logits, row), t);
         void *to = ds_at(dlogits->data, ds_row_offset(dlogits, row), t);
-        int streams = large && ds_aligned(to);
+        int64_t lead = ds_lead(to, width, t, large);
         int64_t target = targets[row], column = target - offset;
         int is_ignored = target == scalars[IGNORE_INDEX].i, is_class = target >= 0 && target < vocabulary;
         if (is_ignored || !is_class) {
-            fill(to, width, is_ignored ? 0 : __builtin_nanf(""), t, streams);
+            float value = is_ignored ? 0 : __builtin_nanf("");
+            fill(to, lead, value, t, 0);
+            fill(ds_at(to, lead, t), width - lead, value, t, large);
             continue;
         }
         double factor = (double)((const float *)dloss->data)[row * dloss->strides[0]] * scalars[SCALE].f;
@@ -75,7 +77,10 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t) 
         ds_vec own = ds_splat(0);
         if (is_here) own = slope(ds_load_first(1, x, column, t), ds_splat(lse[row]), ds_splat((float)factor),
                                  ds_splat((float)(share + factor * (1 - smoothing))));
-        slope_row(to, x, width, lse[row], (float)factor, (float)share, t, streams);
+        for (int part = 0; part < 2; part++) {
+            int64_t i = part ? lead : 0, n = part ? width - lead : lead;
+            slope_row(ds_at(to, i, t), ds_at(x, i, t), n, lse[row], (float)factor, (float)share, t, large && part);
+        }
         if (is_here) ds_store_first(1, to, column, own, t);
     }
     if (large) ds_fence();

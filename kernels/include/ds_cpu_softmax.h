@@ -29,6 +29,13 @@ typedef struct ds_scores {
     float scale;
 } ds_scores;
 
+/* Elements from `p` to the first one where whole vectors may go past the caches; 0 where they shall
+ * not. Rows of a vocabulary begin anywhere. */
+DS_INLINE int64_t ds_lead(const void *p, int64_t n, uint32_t t, int streams) {
+    int64_t over = (int64_t)((uintptr_t)p % sizeof(ds_vec));
+    return streams && over ? ds_min(n, ((int64_t)sizeof(ds_vec) - over) / ds_size(t)) : 0;
+}
+
 /* What a pass has seen of a row so far. */
 typedef struct ds_softmax {
     float max;    /* of `ds_raw2`; DS_LEAST_SCORE where every score is -infinity */

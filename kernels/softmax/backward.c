@@ -3,7 +3,7 @@
  * Limit: memory. dy and y are read and dx is written once, 3 of T an element. Both sums over a row
  * come first; its results follow while it is in a cache, and the next row is fetched meanwhile.
  */
-#include "ds_cpu_math.h"
+#include "ds_cpu_softmax.h"
 
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
@@ -67,17 +67,22 @@ DS_INLINE row_pair row_of(const ds_call *call, int64_t row, uint32_t t) {
 DS_INLINE void slope_row(void *dx, row_pair row, row_pair next, int64_t d, ds_vec sum, ds_vec scale,
                          uint32_t t, int log, int streams) {
     int64_t i = 0;
-    for (; i + PAIR <= d; i += PAIR) {
-        if (next.y) {
-            ds_prefetch2(next.dy, i, t, 2);
-            ds_prefetch2(next.y, i, t, 2);
+    for (int64_t end = ds_lead(dx, d, t, streams);; end = d) { /* up to where vectors are aligned, and on */
+        for (; i + PAIR <= end; i += PAIR) {
+            if (next.y) {
+                ds_prefetch2(next.dy, i, t, 2);
+                ds_prefetch2(next.y, i, t, 2);
+            }
+            ds_vec2 g = ds_load2(row.dy, i, t), y = ds_load2(row.y, i, t);
+            ds_vec2 v = {slope(g.a, y.a, sum, scale, log), slope(g.b, y.b, sum, scale, log)};
+            ds_store2(dx, i, v, t, streams);
         }
-        ds_vec2 g = ds_load2(row.dy, i, t), y = ds_load2(row.y, i, t);
-        ds_store2(dx, i, (ds_vec2){slope(g.a, y.a, sum, scale, log), slope(g.b, y.b, sum, scale, log)}, t, streams);
-    }
-    for (; i < d; i += DS_LANES) {
-        ds_vec g = ds_load_first(d - i, row.dy, i, t), y = ds_load_first(d - i, row.y, i, t);
-        ds_store_first(d - i, dx, i, slope(g, y, sum, scale, log), t);
+        for (; i < end; i += DS_LANES) {
+            ds_vec g = ds_load_first(end - i, row.dy, i, t), y = ds_load_first(end - i, row.y, i, t);
+            ds_store_first(end - i, dx, i, slope(g, y, sum, scale, log), t);
+        }
+        i = end;
+        if (end == d) break;
     }
 }
 
@@ -92,7 +97,7 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, 
         row_pair next = row + 1 < end ? row_of(call, row + 1, t) : (row_pair){0, 0};
         ds_vec sum = ds_splat((float)sum_row(from.dy, from.y, d, t, log));
         void *to = ds_at(dx->data, ds_row_offset(dx, row), t);
-        slope_row(to, from, next, d, sum, scale, t, log, large && ds_aligned(to));
+        slope_row(to, from, next, d, sum, scale, t, log, large);
     }
     if (large) ds_fence();
 }

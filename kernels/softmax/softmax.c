@@ -72,17 +72,21 @@ DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int masked, i
     ds_vec max = ds_splat(seen.max), factor = ds_splat(inverse(&seen, masked));
     ds_vec log_sum = ds_splat(ds_log((float)seen.sum));
     ds_vec scale = ds_splat(log ? ds_raw_scale(s, masked) : ds_log2_scale(s, masked));
-    for (; i + DS_SCORE_PAIR <= n; i += DS_SCORE_PAIR) {
-        if (row->next) ds_prefetch2(row->next, i, t, 2);
-        ds_vec2 v = ds_scores2(s, i, max, scale, t, masked);
-        if (log) v = (ds_vec2){v.a - log_sum, v.b - log_sum};
-        else v = (ds_vec2){ds_power_of_two(v.a) * factor, ds_power_of_two(v.b) * factor};
-        ds_store2(y, i, v, t, streams);
-    }
-    for (; i < n; i += DS_LANES) {
-        ds_vec v = ds_scores_first(n - i, s, i, max, scale, t, masked);
-        v = log ? v - log_sum : ds_power_of_two(v) * factor;
-        ds_store_first(n - i, y, i, v, t);
+    for (int64_t end = ds_lead(y, n, t, streams);; end = n) { /* up to where vectors are aligned, and on */
+        for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+            if (row->next) ds_prefetch2(row->next, i, t, 2);
+            ds_vec2 v = ds_scores2(s, i, max, scale, t, masked);
+            if (log) v = (ds_vec2){v.a - log_sum, v.b - log_sum};
+            else v = (ds_vec2){ds_power_of_two(v.a) * factor, ds_power_of_two(v.b) * factor};
+            ds_store2(y, i, v, t, streams);
+        }
+        for (; i < end; i += DS_LANES) {
+            ds_vec v = ds_scores_first(end - i, s, i, max, scale, t, masked);
+            v = log ? v - log_sum : ds_power_of_two(v) * factor;
+            ds_store_first(end - i, y, i, v, t);
+        }
+        i = end;
+        if (end == n) break;
     }
 }
 
@@ -109,9 +113,8 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, 
         int64_t n = from.n = visible(x, row, causal);
         from.next = row + 1 < end ? ds_at(x->data, ds_row_offset(x, row + 1), t) : 0;
         void *to = ds_at(y->data, ds_row_offset(y, row), t);
-        int streams = large && ds_aligned(to);
-        if (n <= KEPT && !masked && !log) short_row(to, &from, t, streams);
-        else long_row(to, &from, t, masked, log, streams);
+        if (n <= KEPT && !masked && !log) short_row(to, &from, t, large && ds_aligned(to));
+        else long_row(to, &from, t, masked, log, large);
         __builtin_memset(ds_at(to, n, t), 0, (size_t)((d - n) * ds_size(t)));
     }
     if (large) ds_fence();

@@ -185,7 +185,10 @@ pub struct VocabularyPart {
 ///
 /// # Errors
 /// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
-#[allow(clippy::too_many_arguments, reason = "tensors, by their names in the formula")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "tensors, by their names in the formula"
+)]
 pub fn cross_entropy_backward(
     stream: &Stream,
     dloss: &Tensor,

@@ -66,7 +66,10 @@ impl State {
     }
 
     /// `loss` and `lse`.
-    #[allow(clippy::cast_precision_loss, reason = "there are fewer than 2^53 classes")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "there are fewer than 2^53 classes"
+    )]
     fn finish(self, target: i64, classes: i64, ignore_index: i64, smoothing: f64) -> (f64, f64) {
         let log_sum = self.sum.ln();
         let mut loss = log_sum - (self.target_logit - self.max);
@@ -100,10 +103,7 @@ pub(super) fn cross_entropy(call: &mut HostCall) -> Result<()> {
 
 /// `cross_entropy_tile(logits, targets, state, offset, first)`.
 pub(super) fn cross_entropy_tile(call: &mut HostCall) -> Result<()> {
-    let (offset, first) = (
-        HostCall::integer(&call.scalars, 0)?,
-        call.scalar(1)? != 0.0,
-    );
+    let (offset, first) = (HostCall::integer(&call.scalars, 0)?, call.scalar(1)? != 0.0);
     let (logits, targets) = (call.one(0)?.to_f64()?, call.one(1)?.to_i64()?);
     let (width, mut states) = (call.one(0)?.shape[1], call.one(2)?.to_f64()?);
     for (row, (columns, &target)) in states.chunks_exact_mut(COLUMNS).zip(&targets).enumerate() {
@@ -143,13 +143,17 @@ pub(super) fn cross_entropy_mean(call: &mut HostCall) -> Result<()> {
     let kept = loss.iter().zip(targets).filter(|(_, t)| *t != ignore_index);
     let kept: Vec<f64> = kept.map(|(loss, _)| *loss).collect();
     let count = kept.len() as f64;
-    call.one_mut(2)?.set_f64(&[kept.iter().sum::<f64>() / count])?;
+    call.one_mut(2)?
+        .set_f64(&[kept.iter().sum::<f64>() / count])?;
     call.one_mut(3)?.set_f64(&[1.0 / count])
 }
 
 /// `cross_entropy_backward(dloss, logits, targets, lse, vocabulary, offset, ignore_index,
 /// label_smoothing, scale) -> dlogits`.
-#[allow(clippy::cast_precision_loss, reason = "there are fewer than 2^53 classes")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "there are fewer than 2^53 classes"
+)]
 pub(super) fn cross_entropy_backward(call: &mut HostCall) -> Result<()> {
     let vocabulary = HostCall::integer(&call.scalars, 0)?;
     let offset = HostCall::integer(&call.scalars, 1)?;
@@ -162,7 +166,11 @@ pub(super) fn cross_entropy_backward(call: &mut HostCall) -> Result<()> {
     for (row, &target) in targets.iter().enumerate() {
         let factor = scale * dloss[row];
         for (class, logit) in (offset..).zip(row_of(&logits, width, row)) {
-            let hot = if class == target { 1.0 - smoothing } else { 0.0 };
+            let hot = if class == target {
+                1.0 - smoothing
+            } else {
+                0.0
+            };
             let wanted = hot + smoothing / vocabulary as f64;
             dlogits.push(match target {
                 _ if target == ignore_index => 0.0,

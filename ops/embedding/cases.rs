@@ -43,11 +43,13 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                 let call = move |n: &mut Numbers| forward(n, dtype, of, (table, shape), bad);
                 let case = Case::new("embedding", &name, call);
                 cases.push(case.traffic(traffic(dtype, of, table, shape, false)));
-                let call = move |n: &mut Numbers| backward(n, dtype, of, (table, shape), bad, false);
+                let call =
+                    move |n: &mut Numbers| backward(n, dtype, of, (table, shape), bad, false);
                 let case = Case::new("embedding_backward", &name, call);
                 cases.push(case.traffic(traffic(dtype, of, table, shape, true)));
                 if !measured {
-                    let call = move |n: &mut Numbers| backward(n, dtype, of, (table, shape), bad, true);
+                    let call =
+                        move |n: &mut Numbers| backward(n, dtype, of, (table, shape), bad, true);
                     let name = format!("{name}, accumulated, with padding");
                     cases.push(Case::new("embedding_backward", name, call));
                 }
@@ -64,7 +66,11 @@ fn traffic(dtype: DType, of: DType, table: [i64; 2], shape: &[i64], backward: bo
     let rows = bytes(count * table[1], dtype);
     Traffic {
         read_bytes: rows + bytes(count, of),
-        written_bytes: if backward { bytes(table[0] * table[1], dtype) } else { rows },
+        written_bytes: if backward {
+            bytes(table[0] * table[1], dtype)
+        } else {
+            rows
+        },
     }
 }
 
@@ -81,7 +87,13 @@ fn indices(n: &mut Numbers, of: DType, shape: &[i64], rows: i64, bad: bool) -> R
     HostTensor::from_f64(of, shape, &values)
 }
 
-fn forward(n: &mut Numbers, dtype: DType, of: DType, (table, shape): Shape, bad: bool) -> Result<HostCall> {
+fn forward(
+    n: &mut Numbers,
+    dtype: DType,
+    of: DType,
+    (table, shape): Shape,
+    bad: bool,
+) -> Result<HostCall> {
     let result: Vec<i64> = shape.iter().copied().chain([table[1]]).collect();
     Ok(HostCall {
         args: vec![
@@ -113,6 +125,9 @@ fn backward(
     Ok(HostCall {
         args: vec![vec![dy], vec![indices], vec![dweight]],
         attributes: vec![],
-        scalars: vec![Attr::I64(if accumulate { 2 } else { -1 }), Attr::Bool(accumulate)],
+        scalars: vec![
+            Attr::I64(if accumulate { 2 } else { -1 }),
+            Attr::Bool(accumulate),
+        ],
     })
 }

@@ -66,9 +66,6 @@ pub fn embedding_backward(
         stream,
         &[&[dy], &[indices], &[dweight]],
         &[],
-        &[
-            Attr::I64(padding_idx.unwrap_or(-1)),
-            Attr::Bool(accumulate),
-        ],
+        &[Attr::I64(padding_idx.unwrap_or(-1)), Attr::Bool(accumulate)],
     )
 }

@@ -53,7 +53,12 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                     let inverse = true;
                     for positions in [DType::I64, DType::I32] {
                         let positions = Some(positions);
-                        calls.push(Call { positions, inverse, tables: [30, points], ..call });
+                        calls.push(Call {
+                            positions,
+                            inverse,
+                            tables: [30, points],
+                            ..call
+                        });
                     }
                     // The first token stands before the tables.
                     calls.push(Call { offset: -1, ..call });
@@ -64,7 +69,14 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         }
     }
     let case = |(dtype, call): (DType, Call)| {
-        let Call { shape, tables, positions, offset, inverse, interleaved } = call;
+        let Call {
+            shape,
+            tables,
+            positions,
+            offset,
+            inverse,
+            interleaved,
+        } = call;
         let name = format!(
             "{dtype} {shape:?}, tables {tables:?}, positions {positions:?} + {offset}, \
              inverse {inverse}, interleaved {interleaved}"
@@ -72,20 +84,28 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         let case = Case::new("rope", name, move |n| make(n, dtype, call));
         case.operations(3.0, &shape)
     };
-    let each = DTYPES.into_iter().flat_map(|dtype| calls.iter().map(move |call| (dtype, *call)));
+    let each = DTYPES
+        .into_iter()
+        .flat_map(|dtype| calls.iter().map(move |call| (dtype, *call)));
     each.map(case).collect()
 }
 
 fn make(numbers: &mut Numbers, dtype: DType, call: Call) -> Result<HostCall> {
     let x = numbers.host(dtype, &call.shape)?;
-    let angles = numbers.host_of(DType::F64, &call.tables, |v| 3.0 * v)?.to_f64()?;
+    let angles = numbers
+        .host_of(DType::F64, &call.tables, |v| 3.0 * v)?
+        .to_f64()?;
     let table = |of: fn(f64) -> f64| {
         let values: Vec<f64> = angles.iter().map(|&angle| of(angle)).collect();
         HostTensor::from_f64(DType::F32, &call.tables, &values)
     };
     // Four more than the tables have: some tokens have no angles.
     let mut drawn = |of| numbers.integers(of, &call.shape[..2], call.tables[0] + 4);
-    let positions = call.positions.map(&mut drawn).into_iter().collect::<Result<_>>()?;
+    let positions = call
+        .positions
+        .map(&mut drawn)
+        .into_iter()
+        .collect::<Result<_>>()?;
     Ok(HostCall {
         args: vec![
             vec![x],

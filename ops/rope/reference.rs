@@ -1,6 +1,9 @@
 //! What the op means, in f64.
 
-use ds_core::{Result, op::HostCall};
+use ds_core::{
+    Result,
+    op::{HostCall, HostTensor},
+};
 
 /// `rope(x, cos, sin, positions, offset, inverse, interleaved) -> y`.
 pub(super) fn rope(call: &mut HostCall) -> Result<()> {
@@ -13,7 +16,7 @@ pub(super) fn rope(call: &mut HostCall) -> Result<()> {
     let mut y = call.one(0)?.to_f64()?;
     let (cos, sin) = (call.one(1)?.to_f64()?, call.one(2)?.to_f64()?);
     let width = usize::try_from(call.one(1)?.shape[1]).unwrap_or(0);
-    let told = call.args[3].first().map(|t| t.to_i64()).transpose()?;
+    let told = call.args[3].first().map(HostTensor::to_i64).transpose()?;
     let points = width.min(d / 2);
     for (index, head) in y.chunks_exact_mut(d.max(1)).enumerate() {
         let token = index / heads;

@@ -35,9 +35,9 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     for dtype in DTYPES {
         for &shape in shapes {
             let name = format!("{dtype} {shape:?}");
-            let call = move |n: &mut Numbers| softmax(n.host(dtype, shape)?, None, false);
+            let call = move |n: &mut Numbers| Ok(softmax(n.host(dtype, shape)?, None, false));
             cases.push(Case::new("softmax", &name, call).operations(16.0, shape));
-            let call = move |n: &mut Numbers| log_softmax(n.host(dtype, shape)?);
+            let call = move |n: &mut Numbers| Ok(log_softmax(n.host(dtype, shape)?));
             cases.push(Case::new("log_softmax", &name, call).operations(16.0, shape));
             let call = move |n: &mut Numbers| backward(n, dtype, shape, false);
             cases.push(Case::new("softmax_backward", &name, call).operations(5.0, shape));
@@ -60,8 +60,12 @@ fn masked(dtype: DType) -> Vec<Case> {
         for (mask, causal) in [(true, false), (false, true), (true, true)] {
             let call = move |n: &mut Numbers| {
                 let x = n.host(dtype, shape)?;
-                let mask = if mask { Some(hiding(n, dtype, shape)?) } else { None };
-                softmax(x, mask, causal)
+                let mask = if mask {
+                    Some(hiding(n, dtype, shape)?)
+                } else {
+                    None
+                };
+                Ok(softmax(x, mask, causal))
             };
             let name = format!("{dtype} {shape:?}, mask {mask}, causal {causal}");
             cases.push(Case::new("softmax", name, call));
@@ -86,8 +90,21 @@ fn hiding(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostTens
 
 /// Rows that only the difference to the greatest element keeps finite, and some that nothing does.
 fn special(dtype: DType) -> Vec<Case> {
-    const ROWS: [&str; 8] = ["+-1e4", "one-hot", "half hidden", "hidden", "NaN", "infinity", "equal", "least"];
-    let least = if dtype == DType::F16 { -65504.0 } else { -3.38e38 };
+    const ROWS: [&str; 8] = [
+        "+-1e4",
+        "one-hot",
+        "half hidden",
+        "hidden",
+        "NaN",
+        "infinity",
+        "equal",
+        "least",
+    ];
+    let least = if dtype == DType::F16 {
+        -65504.0
+    } else {
+        -3.38e38
+    };
     let value = move |row: usize, column: usize| match row {
         0 => [1e4, -1e4, 9984.0][column % 3],
         1 if column == 33 => 200.0,
@@ -106,27 +123,27 @@ fn special(dtype: DType) -> Vec<Case> {
     };
     let name = format!("{dtype}, rows {}", ROWS.join(", "));
     vec![
-        Case::new("softmax", &name, move |_| softmax(x()?, None, false)),
-        Case::new("log_softmax", name, move |_| log_softmax(x()?)),
+        Case::new("softmax", &name, move |_| Ok(softmax(x()?, None, false))),
+        Case::new("log_softmax", name, move |_| Ok(log_softmax(x()?))),
     ]
 }
 
-fn softmax(x: HostTensor, mask: Option<HostTensor>, causal: bool) -> Result<HostCall> {
+fn softmax(x: HostTensor, mask: Option<HostTensor>, causal: bool) -> HostCall {
     let y = HostTensor::unwritten(x.dtype, &x.shape);
-    Ok(HostCall {
+    HostCall {
         args: vec![vec![x], mask.into_iter().collect(), vec![y]],
         attributes: vec![Attr::Bool(causal)],
         scalars: vec![Attr::F64(if causal { -SCALE } else { SCALE })],
-    })
+    }
 }
 
-fn log_softmax(x: HostTensor) -> Result<HostCall> {
+fn log_softmax(x: HostTensor) -> HostCall {
     let y = HostTensor::unwritten(x.dtype, &x.shape);
-    Ok(HostCall {
+    HostCall {
         args: vec![vec![x], vec![y]],
         attributes: vec![],
         scalars: vec![],
-    })
+    }
 }
 
 /// With results as the forward pass gives them: rows that add up to 1, or their logarithms.

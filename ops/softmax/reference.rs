@@ -27,7 +27,9 @@ pub(super) fn softmax(call: &mut HostCall) -> Result<()> {
             continue;
         }
         let (max, sum) = max_and_sum(seen);
-        seen.iter_mut().for_each(|s| *s = (*s - max).exp() / sum);
+        for score in seen {
+            *score = (*score - max).exp() / sum;
+        }
     }
     call.one_mut(2)?.set_f64(&scores)
 }
@@ -48,7 +50,9 @@ pub(super) fn log_softmax(call: &mut HostCall) -> Result<()> {
     let mut y = call.one(0)?.to_f64()?;
     for row in y.chunks_exact_mut(d.max(1)) {
         let (max, sum) = max_and_sum(row);
-        row.iter_mut().for_each(|x| *x = *x - max - sum.ln());
+        for x in row {
+            *x = *x - max - sum.ln();
+        }
     }
     call.one_mut(1)?.set_f64(&y)
 }

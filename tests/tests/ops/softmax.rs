@@ -79,6 +79,7 @@ pub(crate) fn many_rows_are_each(what: &str, dtype: DType, of: impl Fn(&Tensor) 
 }
 
 /// The bytes of these are equal in processes of 1, 2 and 3 threads, which run the test `name` again.
+#[allow(clippy::print_stdout, reason = "the process that asks reads it")]
 pub(crate) fn bits_are_equal_whatever_the_threads(name: &str, results: &[&Tensor]) {
     let bytes = results.iter().map(|t| t.to_bytes(stream()).unwrap());
     let bits = format!(
