@@ -123,7 +123,11 @@ fn compare(op: &Op, what: &str, tensor: &Tensor, want: &Given, own: Option<(f64,
     let got = ds_tests::compare::values(stream(), tensor).unwrap();
     let stated = op.schema().tolerance(tensor.dtype()).unwrap();
     let (rtol, atol) = own.unwrap_or((stated.rtol, stated.atol));
-    for (index, (got, want)) in got.into_iter().zip(want.host().to_f64().unwrap()).enumerate() {
+    for (index, (got, want)) in got
+        .into_iter()
+        .zip(want.host().to_f64().unwrap())
+        .enumerate()
+    {
         let near = (got - want).abs() <= atol + rtol * want.abs();
         // Infinities are equal, and NaN stands for NaN.
         let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
