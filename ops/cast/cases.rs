@@ -101,7 +101,9 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             }
             if size == Size::Small {
                 let name = format!("{from} to {to}, special numbers");
-                cases.push(Case::new("cast", name, move |_| Ok(call(special(from)?, to))));
+                cases.push(Case::new("cast", name, move |_| {
+                    Ok(call(special(from)?, to))
+                }));
             }
         }
     }

@@ -89,7 +89,11 @@ fn rows(cases: &mut Vec<Case>, size: Size) {
                 let make = move |n: &mut Numbers| {
                     let x = numbers(n, dtype, &of(count))?;
                     let index = indices(n, index, chosen, count)?;
-                    Ok(call(vec![x, index, HostTensor::unwritten(dtype, &of(chosen))]))
+                    Ok(call(vec![
+                        x,
+                        index,
+                        HostTensor::unwritten(dtype, &of(chosen)),
+                    ]))
                 };
                 cases.push(Case::new("index_select", &name, make).traffic(Traffic {
                     read_bytes: bytes,

@@ -55,7 +55,9 @@ pub fn contiguous(stream: &Stream, x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] for no tensor, a dimension that they do not have, or others that differ.
 pub fn concat(stream: &Stream, tensors: &[&Tensor], axis: usize) -> Result<Tensor> {
-    let first = tensors.first().ok_or_else(|| invalid("concat", "no tensor was given"))?;
+    let first = tensors
+        .first()
+        .ok_or_else(|| invalid("concat", "no tensor was given"))?;
     let mut shape = first.shape().to_vec();
     if axis >= shape.len() {
         let text = format!("dimension {axis} of tensors with {}", shape.len());

@@ -35,7 +35,9 @@ pub(super) fn scatter_add(call: &mut HostCall) -> Result<()> {
     let x = call.one(2)?.to_f64()?;
     let width = width(&call.one(2)?.shape);
     for (at, index) in call.one(1)?.to_i64()?.into_iter().enumerate() {
-        let start = usize::try_from(index).ok().and_then(|i| i.checked_mul(width));
+        let start = usize::try_from(index)
+            .ok()
+            .and_then(|i| i.checked_mul(width));
         let Some(row) = start.and_then(|start| y.get_mut(start..start.checked_add(width)?)) else {
             continue;
         };
@@ -58,7 +60,11 @@ pub(super) fn top_k(call: &mut HostCall) -> Result<()> {
         // A stable sort: of equal ones, the zeros of both signs among them, the lowest index is first.
         order.sort_by(|&a, &b| {
             let nan = Reverse(row[a].is_nan()).cmp(&Reverse(row[b].is_nan()));
-            nan.then(row[b].partial_cmp(&row[a]).unwrap_or(std::cmp::Ordering::Equal))
+            nan.then(
+                row[b]
+                    .partial_cmp(&row[a])
+                    .unwrap_or(std::cmp::Ordering::Equal),
+            )
         });
         for place in 0..k {
             let index = order.get(place);

@@ -90,12 +90,10 @@ fn masks(cases: &mut Vec<Case>, size: Size, dtype: DType) {
         };
         let moved = (layers * batch * kept * kept).unsigned_abs() * dtype.size_bytes() as u64;
         let name = format!("{dtype} {layers} layers [{batch}, 1, {tokens}, {tokens}] kept {kept}");
-        cases.push(
-            Case::new("mask_gather_bert", name, make).traffic(Traffic {
-                read_bytes: moved,
-                written_bytes: moved,
-            }),
-        );
+        cases.push(Case::new("mask_gather_bert", name, make).traffic(Traffic {
+            read_bytes: moved,
+            written_bytes: moved,
+        }));
     }
 }
 

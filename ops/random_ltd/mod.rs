@@ -141,7 +141,10 @@ fn batch_first_view(op: &'static str, x: &Tensor, batch_first: bool) -> Result<T
     match x.shape().len() {
         3 if batch_first => Ok(x.clone()),
         3 => x.transpose(0, 1),
-        _ => Err(invalid(op, format!("activations are {x:?}, which is not 3 dimensions"))),
+        _ => Err(invalid(
+            op,
+            format!("activations are {x:?}, which is not 3 dimensions"),
+        )),
     }
 }
 

@@ -10,7 +10,8 @@ use ds_core::{
 pub(super) fn token_sort(call: &mut HostCall) -> Result<()> {
     let mut ids = call.one(0)?.to_i64()?;
     let length = extent(call.one(0)?, call.one(0)?.shape.len() - 1).max(1);
-    ids.chunks_exact_mut(length).for_each(<[i64]>::sort_unstable);
+    ids.chunks_exact_mut(length)
+        .for_each(<[i64]>::sort_unstable);
     let ids: Vec<f64> = ids.into_iter().map(|id| id as f64).collect();
     call.one_mut(0)?.set_f64(&ids)
 }
@@ -55,7 +56,9 @@ pub(super) fn mask_gather_bert(call: &mut HostCall) -> Result<()> {
             let row = token(sequence % batches, row, tokens);
             for &column in indices {
                 let column = token(0, column, tokens);
-                let found = row.zip(column).map(|(row, column)| mask[row * tokens + column]);
+                let found = row
+                    .zip(column)
+                    .map(|(row, column)| mask[row * tokens + column]);
                 y.push(found.unwrap_or(0.0));
             }
         }
@@ -65,10 +68,16 @@ pub(super) fn mask_gather_bert(call: &mut HostCall) -> Result<()> {
 
 /// Which of all sequences' tokens the token `index` of one is.
 fn token(sequence: usize, index: i64, tokens: usize) -> Option<usize> {
-    let index = usize::try_from(index).ok().filter(|index| *index < tokens)?;
+    let index = usize::try_from(index)
+        .ok()
+        .filter(|index| *index < tokens)?;
     Some(sequence * tokens + index)
 }
 
 fn extent(tensor: &HostTensor, axis: usize) -> usize {
-    tensor.shape.get(axis).and_then(|extent| usize::try_from(*extent).ok()).unwrap_or(0)
+    tensor
+        .shape
+        .get(axis)
+        .and_then(|extent| usize::try_from(*extent).ok())
+        .unwrap_or(0)
 }

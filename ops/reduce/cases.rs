@@ -54,7 +54,11 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     }
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for op in ["max_last", "min_last", "argmax_last"] {
-            let to = if op == "argmax_last" { DType::I64 } else { dtype };
+            let to = if op == "argmax_last" {
+                DType::I64
+            } else {
+                dtype
+            };
             for &shape in shapes {
                 // Few values, so that many are equal.
                 let make = move |n: &mut Numbers| {
@@ -66,10 +70,22 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             }
         }
         if size == Size::Small {
-            for op in ["sum_last", "norm_last", "max_last", "min_last", "argmax_last"] {
-                let to = if op == "argmax_last" { DType::I64 } else { dtype };
+            for op in [
+                "sum_last",
+                "norm_last",
+                "max_last",
+                "min_last",
+                "argmax_last",
+            ] {
+                let to = if op == "argmax_last" {
+                    DType::I64
+                } else {
+                    dtype
+                };
                 let name = format!("{dtype} [6, 40], zeros, infinities, NaN");
-                cases.push(Case::new(op, name, move |n| Ok(rows(special(n, dtype)?, to))));
+                cases.push(Case::new(op, name, move |n| {
+                    Ok(rows(special(n, dtype)?, to))
+                }));
             }
         }
     }

@@ -37,7 +37,11 @@ pub(super) fn norm_last(call: &mut HostCall) -> Result<()> {
 fn greatest(row: &[f64]) -> f64 {
     let greater = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
     row.iter().fold(f64::NEG_INFINITY, |most, &v| {
-        if most.is_nan() { most } else { greater(most, v) }
+        if most.is_nan() {
+            most
+        } else {
+            greater(most, v)
+        }
     })
 }
 
@@ -60,7 +64,9 @@ pub(super) fn argmax_last(call: &mut HostCall) -> Result<()> {
     of_rows(call, |row| {
         let most = greatest(row);
         let found = |v: &f64| *v == most || v.is_nan() && most.is_nan();
-        row.iter().position(found).map_or(-1.0, |index| index as f64)
+        row.iter()
+            .position(found)
+            .map_or(-1.0, |index| index as f64)
     })
 }
 

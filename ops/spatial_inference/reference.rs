@@ -8,7 +8,9 @@ pub(super) fn sum(call: &mut HostCall) -> Result<()> {
     let last = call.args.len() - 1;
     for input in 1..last {
         let terms = call.one(input)?.to_f64()?;
-        y.iter_mut().zip(terms.iter().cycle()).for_each(|(sum, v)| *sum += v);
+        y.iter_mut()
+            .zip(terms.iter().cycle())
+            .for_each(|(sum, v)| *sum += v);
     }
     call.one_mut(last)?.set_f64(&y)
 }

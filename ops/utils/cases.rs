@@ -19,7 +19,11 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         Size::Large => &LARGE,
     };
     // As long as all together; longer, and shorter, only where nothing is measured.
-    let lengths: &[i64] = if size == Size::Small { &[0, 5, -30, -50_000] } else { &[0] };
+    let lengths: &[i64] = if size == Size::Small {
+        &[0, 5, -30, -50_000]
+    } else {
+        &[0]
+    };
     let mut cases = Vec::new();
     for dtype in [DType::F32, DType::F16, DType::BF16] {
         for &more in lengths {

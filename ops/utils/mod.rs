@@ -48,7 +48,10 @@ pub fn flatten(stream: &Stream, tensors: &[&Tensor]) -> Result<Tensor> {
 /// `_unflatten_dense_tensors`.
 pub fn unflatten(flat: &Tensor, like: &[&Tensor]) -> Result<Vec<Tensor>> {
     if flat.shape().len() != 1 || !flat.is_contiguous() {
-        return Err(invalid("unflatten", format!("{flat:?} is no contiguous row")));
+        return Err(invalid(
+            "unflatten",
+            format!("{flat:?} is no contiguous row"),
+        ));
     }
     let mut start = 0;
     let view = |like: &&Tensor| {

@@ -77,7 +77,12 @@ fn tensors_of_any_strides_are_read_and_written() {
         let y_turned = t(&[70, 1100]).transpose(0, 1).unwrap();
         for y in [&y, &gaps, &y_turned] {
             check("mul", &[&[&turned], &[&rows], &[y]], &[], &[]);
-            check("scale", &[&[&turned], &[y]], &[], &[Attr::F64(2.0), Attr::F64(0.5)]);
+            check(
+                "scale",
+                &[&[&turned], &[y]],
+                &[],
+                &[Attr::F64(2.0), Attr::F64(0.5)],
+            );
         }
         let narrow = Tensor::empty(s, dtype, steps.shape()).unwrap();
         check("exp", &[&[&steps], &[&narrow]], &[], &[]);
@@ -91,7 +96,12 @@ fn what_lies_between_the_elements_of_a_result_stays() {
     let wide = numbers.tensor(s, DType::F32, &[6, 40]).unwrap();
     let before = values(s, &wide).unwrap();
     let x = numbers.tensor(s, DType::F32, &[6, 33]).unwrap();
-    check("neg", &[&[&x], &[&wide.narrow(1, 3, 33).unwrap()]], &[], &[]);
+    check(
+        "neg",
+        &[&[&x], &[&wide.narrow(1, 3, 33).unwrap()]],
+        &[],
+        &[],
+    );
     let after = values(s, &wide).unwrap();
     for index in (0..240).filter(|index| !(3..36).contains(&(index % 40))) {
         assert_eq!(before[index].to_bits(), after[index].to_bits(), "{index}");
@@ -144,7 +154,10 @@ fn select_and_masked_fill_take_masks_that_repeat() {
         assert_eq!(values(s, &chosen).unwrap(), [1.0, 2.0, 0.0, 0.0, 5.0, 6.0]);
         let filled = elementwise::masked_fill(s, &x, &mask, f64::NEG_INFINITY).unwrap();
         let none = f64::NEG_INFINITY;
-        assert_eq!(values(s, &filled).unwrap(), [none, none, 3.0, 4.0, none, none]);
+        assert_eq!(
+            values(s, &filled).unwrap(),
+            [none, none, 3.0, 4.0, none, none]
+        );
     }
 }
 
@@ -154,7 +167,10 @@ fn shapes_and_dtypes_that_do_not_fit_are_refused() {
     let t = |dtype, shape: &[i64]| Tensor::empty(s, dtype, shape).unwrap();
     let error = elementwise::add(s, &t(DType::F32, &[4, 3]), &t(DType::F32, &[4])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    assert_eq!(error.to_string(), "add: [4, 3] and [4] have no common shape");
+    assert_eq!(
+        error.to_string(),
+        "add: [4, 3] and [4] have no common shape"
+    );
     let error = elementwise::mul(s, &t(DType::F32, &[4]), &t(DType::BF16, &[4])).unwrap_err();
     assert!(error.to_string().contains("'b'"), "{error}");
     let mask = t(DType::Bool, &[5]);

@@ -40,7 +40,10 @@ fn copies_go_between_any_strides() {
         let size = dtype.size_bytes();
         let after = wide.to_bytes(s).unwrap();
         for (index, (before, after)) in before.chunks(size).zip(after.chunks(size)).enumerate() {
-            assert!((11..81).contains(&(index % 90)) || before == after, "{index}");
+            assert!(
+                (11..81).contains(&(index % 90)) || before == after,
+                "{index}"
+            );
         }
         let one = x.narrow(1, 3, 1).unwrap();
         let repeated = one.expand(&[3, 50, 4, 70]).unwrap();
@@ -53,7 +56,9 @@ fn copies_go_between_any_strides() {
 #[test]
 fn large_copies_are_right_everywhere() {
     let s = stream();
-    let x = Numbers::new(4).tensor(s, DType::F32, &[2900, 3001]).unwrap();
+    let x = Numbers::new(4)
+        .tensor(s, DType::F32, &[2900, 3001])
+        .unwrap();
     let y = Tensor::empty(s, DType::F32, &[2900, 3001]).unwrap();
     movement::copy(s, &x, &y).unwrap();
     assert!(x.to_bytes(s).unwrap() == y.to_bytes(s).unwrap());
@@ -106,7 +111,10 @@ fn scatter_add_is_the_gradient_of_index_select() {
         moved[element] += 1.0;
         let moved = Tensor::from_slice(s, &[4, 3], &moved).unwrap();
         let difference = loss(&moved) - loss(&x);
-        assert!((difference - gradient).abs() < 1e-5, "{difference} {gradient}");
+        assert!(
+            (difference - gradient).abs() < 1e-5,
+            "{difference} {gradient}"
+        );
     }
 }
 

@@ -33,13 +33,34 @@ fn typed_calls_have_the_shapes_that_they_tell() {
     let x = Tensor::from_slice(s, &[2, 3], &[1.0_f32, -4.0, 2.0, 0.5, 0.25, 3.0]).unwrap();
     let of = |t: Tensor| (t.shape().to_vec(), values(s, &t).unwrap());
     let f32 = DType::F32;
-    assert_eq!(of(reduce::sum_last(s, &x, f32).unwrap()), (vec![2], vec![-1.0, 3.75]));
-    assert_eq!(of(reduce::mean_last(s, &x, f32).unwrap()), (vec![2], vec![f64::from(-1.0_f32 / 3.0), 1.25]));
-    assert_eq!(of(reduce::max_last(s, &x).unwrap()), (vec![2], vec![2.0, 3.0]));
-    assert_eq!(of(reduce::min_last(s, &x).unwrap()), (vec![2], vec![-4.0, 0.25]));
-    assert_eq!(of(reduce::argmax_last(s, &x).unwrap()), (vec![2], vec![2.0, 2.0]));
-    assert_eq!(of(reduce::sum_all(s, &x, f32).unwrap()), (vec![], vec![2.75]));
-    assert_eq!(of(reduce::sum_leading(s, &x, f32).unwrap()), (vec![3], vec![1.5, -3.75, 5.0]));
+    assert_eq!(
+        of(reduce::sum_last(s, &x, f32).unwrap()),
+        (vec![2], vec![-1.0, 3.75])
+    );
+    assert_eq!(
+        of(reduce::mean_last(s, &x, f32).unwrap()),
+        (vec![2], vec![f64::from(-1.0_f32 / 3.0), 1.25])
+    );
+    assert_eq!(
+        of(reduce::max_last(s, &x).unwrap()),
+        (vec![2], vec![2.0, 3.0])
+    );
+    assert_eq!(
+        of(reduce::min_last(s, &x).unwrap()),
+        (vec![2], vec![-4.0, 0.25])
+    );
+    assert_eq!(
+        of(reduce::argmax_last(s, &x).unwrap()),
+        (vec![2], vec![2.0, 2.0])
+    );
+    assert_eq!(
+        of(reduce::sum_all(s, &x, f32).unwrap()),
+        (vec![], vec![2.75])
+    );
+    assert_eq!(
+        of(reduce::sum_leading(s, &x, f32).unwrap()),
+        (vec![3], vec![1.5, -3.75, 5.0])
+    );
     let error = reduce::sum_last(s, &x, DType::BF16).unwrap_err();
     assert!(error.to_string().contains("bf16"), "{error}");
     let scalar = Tensor::empty(s, DType::F32, &[]).unwrap();
@@ -65,7 +86,10 @@ fn sum_leading_is_the_gradient_of_a_row_that_repeats() {
         moved[column] += 1.0;
         let moved = Tensor::from_slice(s, &[7], &moved).unwrap();
         let difference = loss(&moved) - loss(&bias);
-        assert!((difference - gradient).abs() < 1e-3, "{difference} {gradient}");
+        assert!(
+            (difference - gradient).abs() < 1e-3,
+            "{difference} {gradient}"
+        );
     }
 }
 
@@ -85,7 +109,10 @@ fn equal_bits_whatever_the_threads() {
         reduce::sum_leading(s, &x, f32).unwrap(),
         sums,
     ];
-    let bits: Vec<u8> = results.iter().flat_map(|t| t.to_bytes(s).unwrap()).collect();
+    let bits: Vec<u8> = results
+        .iter()
+        .flat_map(|t| t.to_bytes(s).unwrap())
+        .collect();
     let hash = bits.iter().fold(14_695_981_039_346_656_037_u64, |h, b| {
         (h ^ u64::from(*b)).wrapping_mul(1_099_511_628_211)
     });
@@ -100,6 +127,9 @@ fn equal_bits_whatever_the_threads() {
             .output()
             .unwrap();
         let told = String::from_utf8_lossy(&done.stdout);
-        assert!(told.contains(&format!("bits: {hash:x}")), "{threads} threads: {told}");
+        assert!(
+            told.contains(&format!("bits: {hash:x}")),
+            "{threads} threads: {told}"
+        );
     }
 }
