@@ -4,7 +4,7 @@
  * greatest and encoding are some twenty operations a vector. A group longer than a chunk is shared
  * among threads: the greatest of each chunk, then that of the group, then the codes.
  */
-#include "ds_cpu_philox.h"
+#include "ds_cpu_random.h"
 #include "narrow.h"
 
 /* fp_quantize(x, codes) -> step */
@@ -96,13 +96,14 @@ DS_INLINE void encode_part(const ds_call *call, shape s, int64_t first, int64_t 
     const void *x = ds_arg_tensor(call, X, 0)->data;
     uint8_t *codes = ds_arg_tensor(call, CODES, 0)->data;
     uint16_t block[BLOCK + DS_LANES];
-    uint32_t room[stochastic ? BLOCK + DS_PHILOX_ROOM : 1];
+    _Static_assert((int)BLOCK <= (int)DS_RANDOM_TILE, "a block's words are made at once");
+    ds_random room;
     for (int64_t i = at; i < at + n; i += BLOCK) {
         int64_t here = ds_min(BLOCK, at + n - i), from = first + i;
         const uint32_t *words = NULL;
         if (stochastic) {
-            ds_u64 position = (ds_u64)call->scalars[OFFSET].i + (ds_u64)from;
-            words = ds_philox_words(room, here, position, (ds_u64)call->scalars[SEED].i);
+            uint64_t position = (uint64_t)call->scalars[OFFSET].i + (uint64_t)from;
+            words = ds_random_words(&room, (uint64_t)call->scalars[SEED].i, position, here);
         }
         for (int64_t j = 0; j < here; j += DS_LANES) {
             ds_vec v = ds_load_first(here - j, x, from + j, t) * scale;

@@ -3,7 +3,7 @@
  * Limit: memory, an element of T read and written. With stochastic rounding it is arithmetic: Philox
  * takes about ten vector operations a word.
  */
-#include "ds_cpu_philox.h"
+#include "ds_cpu_random.h"
 #include "group.h"
 
 /* fake_quantize(x) -> y */
@@ -61,9 +61,10 @@ static void finish(const job *job, int64_t group, int64_t at, int64_t n, const f
         DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, NULL, t, streams));
         return;
     }
-    uint32_t room[BLOCK + DS_PHILOX_ROOM];
-    ds_u64 position = (ds_u64)job->call->scalars[OFFSET].i + (ds_u64)to;
-    const uint32_t *words = ds_philox_words(room, n, position, (ds_u64)job->call->scalars[SEED].i);
+    _Static_assert((int)BLOCK <= (int)DS_RANDOM_TILE, "a block's words are made at once");
+    ds_random room;
+    uint64_t position = (uint64_t)job->call->scalars[OFFSET].i + (uint64_t)to;
+    const uint32_t *words = ds_random_words(&room, (uint64_t)job->call->scalars[SEED].i, position, n);
     DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, words, t, streams));
 }
 
