@@ -9,7 +9,7 @@ use ds_tests::{
 };
 
 use crate::{
-    FLOATS,
+    AGAIN, FLOATS,
     softmax::{
         bits_are_equal_whatever_the_threads, check_kernel, dot, hold_slopes, many_rows_are_each,
         slopes,
@@ -51,17 +51,21 @@ fn an_index_that_is_no_row_gives_nan_and_adds_to_no_gradient() {
     assert_eq!(values(s, &weight).unwrap(), [1.0; 4]);
 }
 
-/// 1e8 + 1 - 1e8 is 0 in f32 in this order and 1 in another one.
+/// In f32 the sum of 1e8, 1, -1e8 and 1 is 1 in this order and 0 from the other end; it is 2 in the
+/// f64 of the reference, which runs in some of the other settings.
 #[test]
 fn gradients_are_added_in_the_order_of_their_places() {
     let s = stream();
-    let dy = tensor(s, DType::F32, &[4, 1], &[1e8, 5.0, 1.0, -1e8]).unwrap();
-    let at = indices(&[4], &[1.0, 0.0, 1.0, 1.0]);
+    let dy = tensor(s, DType::F32, &[5, 1], &[1e8, 5.0, 1.0, -1e8, 1.0]).unwrap();
+    let at = indices(&[5], &[1.0, 0.0, 1.0, 1.0, 1.0]);
     let dweight = tensor(s, DType::F32, &[3, 1], &[9.0; 3]).unwrap();
     embedding_backward(s, &dy, &at, &dweight, None, false).unwrap();
     let got = values(s, &dweight).unwrap();
-    // The reference adds in f64.
-    assert!(got == [5.0, 0.0, 0.0] || got == [5.0, 1.0, 0.0], "{got:?}");
+    let in_another_setting = std::env::var_os(AGAIN).is_some();
+    assert!(
+        got == [5.0, 1.0, 0.0] || (in_another_setting && got == [5.0, 2.0, 0.0]),
+        "{got:?}"
+    );
 }
 
 #[test]
