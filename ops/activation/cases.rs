@@ -18,11 +18,7 @@ const CACHED: [&[i64]; 1] = [&[64, 1024]];
 const LARGE: [&[i64]; 1] = [&[8192, 4096]];
 
 /// The functions that are measured: those of the models.
-const MEASURED: [Activation; 3] = [
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::Silu,
-];
+const MEASURED: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu];
 
 /// Additions and multiplications of a function, its elementary functions' among them.
 fn operations(kind: Activation) -> f64 {
@@ -83,7 +79,15 @@ fn of_function(
         let case = |op, matrices, vectors: i32, outputs, more: f64| {
             let make = move |n: &mut Numbers| {
                 let vectors = if bias { vectors } else { -vectors };
-                call(n, dtype, shape, matrices, vectors, outputs, vec![kind_of(kind)])
+                call(
+                    n,
+                    dtype,
+                    shape,
+                    matrices,
+                    vectors,
+                    outputs,
+                    vec![kind_of(kind)],
+                )
             };
             Case::new(op, &name, make).operations(operations(kind) + more, shape)
         };
@@ -130,7 +134,8 @@ fn sums(dtype: DType, shape: &'static [i64], size: Size) -> Vec<Case> {
             call.scalars = vec![Attr::F64(0.5), Attr::F64(0.25)];
             Ok(call)
         };
-        cases.push(Case::new("residual_add", format!("{name}{words}"), make).operations(5.0, shape));
+        cases
+            .push(Case::new("residual_add", format!("{name}{words}"), make).operations(5.0, shape));
     }
     cases
 }
@@ -175,8 +180,30 @@ fn call(
 /// Where functions are flat, vanish, overflow on the way or are no numbers.
 fn far_out(dtype: DType, kind: Activation, is_backward: bool) -> Result<HostCall> {
     const VALUES: [f64; 24] = [
-        0.0, -0.0, 1e-30, -1e-3, 0.6, -0.66, 1.0, -2.5, 3.0, -4.0, 5.5, -6.0, 8.5, -9.0, 12.0, -12.5,
-        40.0, -40.0, 90.0, -90.0, 3e4, -3e4, f64::INFINITY, f64::NAN,
+        0.0,
+        -0.0,
+        1e-30,
+        -1e-3,
+        0.6,
+        -0.66,
+        1.0,
+        -2.5,
+        3.0,
+        -4.0,
+        5.5,
+        -6.0,
+        8.5,
+        -9.0,
+        12.0,
+        -12.5,
+        40.0,
+        -40.0,
+        90.0,
+        -90.0,
+        3e4,
+        -3e4,
+        f64::INFINITY,
+        f64::NAN,
     ];
     let x = HostTensor::from_f64(dtype, &[24], &VALUES)?;
     let mut args = vec![

@@ -16,7 +16,11 @@ pub(super) fn activation_backward(call: &mut HostCall) -> Result<()> {
     let f = kind(call)?;
     let dy = call.one(0)?.to_f64()?;
     let slopes = biased(call, 1, 2)?.into_iter().map(|x| f(x).1);
-    let dx: Vec<f64> = dy.iter().zip(slopes).map(|(dy, slope)| dy * slope).collect();
+    let dx: Vec<f64> = dy
+        .iter()
+        .zip(slopes)
+        .map(|(dy, slope)| dy * slope)
+        .collect();
     call.one_mut(3)?.set_f64(&dx)
 }
 
@@ -113,14 +117,14 @@ fn kind(call: &HostCall) -> Result<Function> {
 }
 
 fn gelu(x: f64) -> (f64, f64) {
-    let half = (1.0 + erf(x * FRAC_1_SQRT_2)) / 2.0;
+    let half = 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2));
     let density = (-x * x / 2.0).exp() / (2.0 * PI).sqrt();
     (x * half, half + x * density)
 }
 
 fn gelu_tanh(x: f64) -> (f64, f64) {
     let root = (2.0 / PI).sqrt();
-    let half = (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh()) / 2.0;
+    let half = 0.5 * (1.0 + (root * (x + 0.044_715 * x.powi(3))).tanh());
     // Half the slope of a tanh that is 2 half - 1.
     let slope = 2.0 * half * (1.0 - half) * root * (1.0 + 3.0 * 0.044_715 * x * x);
     (x * half, half + x * slope)

@@ -1,9 +1,6 @@
 //! What the ops mean, in f64.
 
-use ds_core::{
-    Result, RngState,
-    op::HostCall,
-};
+use ds_core::{Result, RngState, op::HostCall};
 
 /// `dropout(x, seed, offset, p) -> y`.
 pub(super) fn dropout(call: &mut HostCall) -> Result<()> {

@@ -15,7 +15,10 @@ pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("layer_norm", reference::layer_norm),
     ("add_layer_norm", reference::add_layer_norm),
     ("layer_norm_backward", reference::layer_norm_backward),
-    ("add_layer_norm_backward", reference::add_layer_norm_backward),
+    (
+        "add_layer_norm_backward",
+        reference::add_layer_norm_backward,
+    ),
 ];
 
 static LAYER_NORM: OpCell = OpCell::new("layer_norm");

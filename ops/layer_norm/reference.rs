@@ -31,7 +31,10 @@ pub(super) fn add_layer_norm(call: &mut HostCall) -> Result<()> {
 fn norm(call: &mut HostCall, x: &[f64], weight: usize, y: usize) -> Result<()> {
     let d = row_length(call.one(0)?);
     let eps = call.scalar(0)?;
-    let (weight, bias) = (vector(call, weight, d, 1.0)?, vector(call, weight + 1, d, 0.0)?);
+    let (weight, bias) = (
+        vector(call, weight, d, 1.0)?,
+        vector(call, weight + 1, d, 0.0)?,
+    );
     let (mut result, mut means, mut rstds) = (Vec::with_capacity(x.len()), Vec::new(), Vec::new());
     for row in rows(x, d) {
         let mean = row.iter().sum::<f64>() / count(d);

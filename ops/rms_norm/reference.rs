@@ -14,11 +14,18 @@ pub(super) fn rms_norm(call: &mut HostCall) -> Result<()> {
 /// `add_rms_norm(x, residual, bias, weight, eps) -> (sum, y, rstd)`.
 pub(super) fn add_rms_norm(call: &mut HostCall) -> Result<()> {
     let (x, residual) = (call.one(0)?, call.one(1)?.to_f64()?);
-    let mut sum: Vec<f64> = x.to_f64()?.iter().zip(residual).map(|(x, r)| x + r).collect();
+    let mut sum: Vec<f64> = x
+        .to_f64()?
+        .iter()
+        .zip(residual)
+        .map(|(x, r)| x + r)
+        .collect();
     if let Some(bias) = call.args[2].first() {
         let bias = bias.to_f64()?;
         for row in sum.chunks_exact_mut(bias.len().max(1)) {
-            row.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias);
+            row.iter_mut()
+                .zip(&bias)
+                .for_each(|(sum, bias)| *sum += bias);
         }
     }
     // What is normalised is the sum as it is kept.

@@ -151,8 +151,8 @@ fn gradients_may_take_the_place_of_what_they_are_of() {
 
 #[test]
 fn large_results_are_the_small_ones() {
-    let s = stream();
     const COPIES: usize = 97;
+    let s = stream();
     let few = Numbers::new(34).tensor(s, DType::F32, &[100_003]).unwrap();
     let many = bytes(&few).repeat(COPIES);
     let many = Tensor::from_bytes(s, DType::F32, &[97 * 100_003], &many).unwrap();
@@ -162,6 +162,9 @@ fn large_results_are_the_small_ones() {
     let many = bytes(&activation::activation(s, &many, None, kind).unwrap());
     assert!(many.chunks_exact(few.len()).all(|copy| copy == few));
 }
+
+/// Of x, residual, attention, its bias, the bias and `mp_size`.
+type Formula = fn(f64, f64, f64, f64, f64, f64) -> f64;
 
 /// `residual_add_bias` of DeepSpeed's three variants, by its own fallback's formulas.
 #[test]
@@ -195,7 +198,6 @@ fn residual_add_is_each_of_upstreams_variants() {
         attention_scale: 1.0,
         ..whole
     };
-    type Formula = fn(f64, f64, f64, f64, f64, f64) -> f64;
     let variants: [(ResidualAdd<'_>, Formula); 3] = [
         (whole, |x, r, a, ab, b, mp| (r + a + ab + b) / mp + x),
         (behind_norm, |x, r, _, _, b, _| r + x + b),

@@ -24,7 +24,7 @@ const HALF: Dropout = Dropout {
 fn an_element_is_kept_where_the_hosts_number_is_at_least_p() {
     let s = stream();
     for dtype in FLOATS {
-        let ones = tensor(s, dtype, &[1, 2100], &[1.0; 2100]).unwrap();
+        let ones = tensor(s, dtype, &[1, 2100], &vec![1.0; 2100]).unwrap();
         for seed in [0, 3, u64::MAX] {
             // The start of a draw and the middle of a counter; where the low half of a counter ends.
             for offset in [0, 4, 5, (1 << 34) - 1030, u64::MAX - 2047] {
@@ -106,8 +106,8 @@ fn dropped_elements_are_zero_whatever_they_were() {
 
 #[test]
 fn large_results_are_the_small_ones_and_any_threads_give_them() {
-    let s = stream();
     const N: i64 = 1 << 23;
+    let s = stream();
     let x = Numbers::new(42).tensor(s, DType::F32, &[N]).unwrap();
     let y = dropout::dropout(s, &x, HALF).unwrap();
     assert!(y.bytes() >= 32 << 20, "too few to be large");

@@ -136,6 +136,7 @@ fn equal_calls_give_equal_bits_whatever_the_threads() {
 
 /// Holds the bits of these results of the test `name` against those that it has in processes with
 /// other numbers of threads.
+#[allow(clippy::print_stdout, reason = "how a process tells them to the other")]
 fn equal_on_any_threads(name: &str, results: &[&Tensor]) {
     let mut sums = Vec::new();
     for tensor in results {
