@@ -51,7 +51,7 @@ const SPECIAL: [f64; 32] = [
     9.3e18,
     -9.3e18,
     // Rounded to f32 first, it would be a tie of bf16.
-    1.003_906_250_000_000_1,
+    1.003_906_250_001,
 ];
 
 /// What integers have: bounds, and what a narrower one cuts off.

@@ -34,9 +34,12 @@ fn common(a: &[i64], b: &[i64]) -> Vec<i64> {
         axis.checked_sub(missing).map_or(1, |axis| shape[axis])
     };
     (0..rank)
-        .map(|axis| match (at(a, axis), at(b, axis)) {
-            (1, extent) => extent,
-            (extent, _) => extent,
+        .map(|axis| {
+            if at(a, axis) == 1 {
+                at(b, axis)
+            } else {
+                at(a, axis)
+            }
         })
         .collect()
 }

@@ -71,7 +71,8 @@ fn tensors_come_one_behind_the_other_along_any_dimension() {
     let s = stream();
     let of = |first: f32, shape: &[i64]| {
         let count = shape.iter().product::<i64>();
-        let values: Vec<f32> = (0..count).map(|i| first + i as f32).collect();
+        let values = std::iter::successors(Some(first), |value| Some(value + 1.0));
+        let values: Vec<f32> = (0..count).zip(values).map(|(_, value)| value).collect();
         Tensor::from_slice(s, shape, &values).unwrap()
     };
     let (a, b) = (of(0.0, &[2, 2]), of(10.0, &[2, 1]));
@@ -88,7 +89,8 @@ fn tensors_come_one_behind_the_other_along_any_dimension() {
     assert!(error.to_string().contains("bf16"), "{error}");
 }
 
-/// sum(weight * index_select(x)) is linear in x: its gradient is what scatter_add makes of the weight.
+/// The sum of `weight * index_select(x)` is linear in x: its gradient is what `scatter_add` makes of the
+/// weight.
 #[test]
 fn scatter_add_is_the_gradient_of_index_select() {
     let s = stream();
@@ -208,7 +210,7 @@ fn tokens_are_gathered_and_put_back_in_either_order() {
 fn masks_keep_the_rows_and_columns_of_their_tokens() {
     let s = stream();
     let values_of = |t: &Tensor| values(s, t).unwrap();
-    let mask: Vec<f32> = (0..9).map(|i| i as f32).collect();
+    let mask: Vec<f32> = (0..9_u8).map(f32::from).collect();
     let mask = Tensor::from_slice(s, &[1, 1, 3, 3], &mask).unwrap();
     let layers = indices(&[0, 2, 1, 7], &[2, 1, 2]);
     let y = random_ltd::mask_gather_bert(s, &mask, &layers).unwrap();

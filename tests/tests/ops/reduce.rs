@@ -100,7 +100,7 @@ fn equal_bits_whatever_the_threads() {
     let x = numbers.tensor(s, DType::F32, &[700, 300]).unwrap();
     let index = numbers.integers(DType::I64, &[700], 40).unwrap();
     let index = Tensor::from_bytes(s, DType::I64, &[700], &index.bytes).unwrap();
-    let sums = Tensor::from_slice(s, &[40, 300], &[0.0_f32; 12_000]).unwrap();
+    let sums = Tensor::from_slice(s, &[40, 300], &vec![0.0_f32; 12_000]).unwrap();
     movement::scatter_add(s, &sums, &index, &x).unwrap();
     let f32 = DType::F32;
     let results = [
