@@ -85,7 +85,10 @@ fn measured(
 
 fn small(cases: &mut Vec<Case>, pair: (DType, DType), index: DType) {
     let mut add = |words: &str, (r, d), rows: Vec<f64>, of: fn(f64) -> f64, mode: Mode| {
-        let name = format!("{words}{}, {} with {} sums, {index}", mode.0, pair.0, pair.1);
+        let name = format!(
+            "{words}{}, {} with {} sums, {index}",
+            mode.0, pair.0, pair.1
+        );
         cases.push(Case::new("adagrad_step_sparse", name, move |n| {
             rows_call(n, pair, index, (r, d), &rows, of, mode)
         }));
@@ -98,7 +101,13 @@ fn small(cases: &mut Vec<Case>, pair: (DType, DType), index: DType) {
     let all: Vec<f64> = (0..300).map(|i| as_f64(i * 7 % 300)).collect();
     add("every row", (300, 3), all, same, MODES[0]);
     // Sums of one sign, which are known to the last bit but one.
-    add("one row 3000 times", (5, 5), vec![3.0; 3000], f64::abs, MODES[0]);
+    add(
+        "one row 3000 times",
+        (5, 5),
+        vec![3.0; 3000],
+        f64::abs,
+        MODES[0],
+    );
     add("no index", (5, 8), vec![], same, MODES[0]);
     add("no column", (5, 0), vec![1.0], same, MODES[0]);
     add("no row", (0, 8), vec![0.0, 1.0], same, MODES[0]);
@@ -106,7 +115,13 @@ fn small(cases: &mut Vec<Case>, pair: (DType, DType), index: DType) {
     add("indices far off", (5, 8), far, same, MODES[0]);
     let mut wide = vec![1.0, 0.0, 1.0];
     wide.resize(40, 1.0);
-    add("a row longer than a chunk", (2, 17_000), wide, f64::abs, MODES[0]);
+    add(
+        "a row longer than a chunk",
+        (2, 17_000),
+        wide,
+        f64::abs,
+        MODES[0],
+    );
 }
 
 type Mode = (&'static str, f64, Option<f64>);

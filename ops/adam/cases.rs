@@ -81,7 +81,11 @@ impl Mode {
 
 pub(crate) fn cases(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
-    let modes = if size == Size::Small { Mode::ALL.len() } else { 1 };
+    let modes = if size == Size::Small {
+        Mode::ALL.len()
+    } else {
+        1
+    };
     for (param, state) in PAIRS {
         for &(words, shapes) in shapes(size) {
             for &(mode_words, mode) in &Mode::ALL[..modes] {

@@ -13,7 +13,10 @@ pub(crate) use cases::cases;
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("fp_quantize", reference::fp_quantize),
     ("fp_dequantize", reference::fp_dequantize),
-    ("fp_selective_dequantize", reference::fp_selective_dequantize),
+    (
+        "fp_selective_dequantize",
+        reference::fp_selective_dequantize,
+    ),
 ];
 
 static FP_QUANTIZE: OpCell = OpCell::new("fp_quantize");
@@ -94,7 +97,9 @@ pub fn fp_quantize(
     let parts = x.elements().checked_div(groups * per).unwrap_or(0);
     if parts * per * groups != x.elements() {
         let n = x.elements();
-        let text = format!("x has {n} elements, which are no {groups} groups of equal length in whole bytes of {format:?}");
+        let text = format!(
+            "x has {n} elements, which are no {groups} groups of equal length in whole bytes of {format:?}"
+        );
         return Err(Error::new(ErrorKind::InvalidArgument, "fp_quantize", text));
     }
     let x = x.reshape(&[groups, parts, per])?;
@@ -108,7 +113,10 @@ pub fn fp_quantize(
         stream,
         &[&[&x], &[&done.codes], &[&done.step]],
         &[format.mantissa(), Attr::Bool(stochastic.is_some())],
-        &[Attr::I64(state.seed.cast_signed()), Attr::I64(state.offset.cast_signed())],
+        &[
+            Attr::I64(state.seed.cast_signed()),
+            Attr::I64(state.offset.cast_signed()),
+        ],
     )?;
     Ok(done)
 }
@@ -124,12 +132,23 @@ pub fn fp_quantize(
 /// # Upstream
 /// `csrc/fp_quantizer/fp_quantize_impl.cu`, `dequantize`, which rounds to the dtype before it
 /// multiplies, too.
-pub fn fp_dequantize(stream: &Stream, from: &Quantized, format: Format, dtype: DType) -> Result<Tensor> {
+pub fn fp_dequantize(
+    stream: &Stream,
+    from: &Quantized,
+    format: Format,
+    dtype: DType,
+) -> Result<Tensor> {
     let (per, _) = format.packing();
     let [groups, parts] = [0, 1].map(|at| from.codes.shape().get(at).copied().unwrap_or(0));
     let y = Tensor::empty(stream, dtype, &[groups, parts, per])?;
     let args: [op::Args<'_>; 3] = [&[&from.codes], &[&from.step], &[&y]];
-    op::launch(FP_DEQUANTIZE.op()?, stream, &args, &[format.mantissa()], &[])?;
+    op::launch(
+        FP_DEQUANTIZE.op()?,
+        stream,
+        &args,
+        &[format.mantissa()],
+        &[],
+    )?;
     y.reshape(&[groups, parts * per])
 }
 
@@ -156,6 +175,12 @@ pub fn fp_selective_dequantize(
     let [groups, parts] = [1, 2].map(|at| from.codes.shape().get(at).copied().unwrap_or(0));
     let y = Tensor::empty(stream, dtype, &[index.elements(), groups, parts, per])?;
     let args: [op::Args<'_>; 4] = [&[&from.codes], &[&from.step], &[index], &[&y]];
-    op::launch(FP_SELECTIVE_DEQUANTIZE.op()?, stream, &args, &[format.mantissa()], &[])?;
+    op::launch(
+        FP_SELECTIVE_DEQUANTIZE.op()?,
+        stream,
+        &args,
+        &[format.mantissa()],
+        &[],
+    )?;
     y.reshape(&[index.elements(), groups, parts * per])
 }

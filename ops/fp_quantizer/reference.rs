@@ -31,11 +31,20 @@ impl Layout {
                     "{codes} codes in {bytes} bytes with {mantissa} bits of mantissa; there are 2 in 1 with 1, \
                      4 in 3 with 2, 1 in 1 with 3 or 2, 2 in 3 with 7 or 4"
                 );
-                return Err(Error::new(ErrorKind::InvalidArgument, "quantize to narrow floats", text));
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    "quantize to narrow floats",
+                    text,
+                ));
             }
         };
         let format = MiniFloat::new(exponent, mantissa, Top::Numbers);
-        Ok(Self { format, greatest, codes, bytes })
+        Ok(Self {
+            format,
+            greatest,
+            codes,
+            bytes,
+        })
     }
 
     /// The code of `v`; `uniform` decides where there is one.
@@ -50,7 +59,11 @@ impl Layout {
         };
         let size = f64::from(v.abs());
         let of = |code| self.format.to_f64(code).abs();
-        let below = if of(nearest) > size { nearest - 1 } else { nearest };
+        let below = if of(nearest) > size {
+            nearest - 1
+        } else {
+            nearest
+        };
         let rest = (size - of(below)) / (of(below + 1) - of(below));
         // All codes are numbers, and the greatest one has no rest.
         below + u32::from(f64::from(uniform) < rest)
@@ -60,7 +73,9 @@ impl Layout {
         let bits = self.format.bits();
         let chunk = |codes: &[u32]| {
             let all = codes.iter().rev().fold(0, |all, code| (all << bits) | code);
-            (0..self.bytes).map(move |byte| f64::from((all >> (8 * byte)) & 0xff)).collect::<Vec<_>>()
+            (0..self.bytes)
+                .map(move |byte| f64::from((all >> (8 * byte)) & 0xff))
+                .collect::<Vec<_>>()
         };
         codes.chunks(self.codes).flat_map(chunk).collect()
     }
@@ -68,9 +83,14 @@ impl Layout {
     fn unpack(self, bytes: &[u8]) -> Vec<f32> {
         let bits = self.format.bits();
         let chunk = |bytes: &[u8]| {
-            let all = bytes.iter().rev().fold(0, |all, &byte| (all << 8) | u32::from(byte));
+            let all = bytes
+                .iter()
+                .rev()
+                .fold(0, |all, &byte| (all << 8) | u32::from(byte));
             let code = move |at| (all >> (bits * at)) & ((1 << bits) - 1);
-            (0..self.codes).map(move |at| narrow(self.format.to_f64(code(u32::try_from(at).unwrap_or(0))))).collect::<Vec<_>>()
+            (0..self.codes)
+                .map(move |at| narrow(self.format.to_f64(code(u32::try_from(at).unwrap_or(0)))))
+                .collect::<Vec<_>>()
         };
         bytes.chunks(self.bytes).flat_map(chunk).collect()
     }
@@ -82,7 +102,10 @@ pub(super) fn fp_quantize(call: &mut HostCall) -> Result<()> {
     let layout = Layout::of(call.one(0)?, call.one(1)?, mantissa)?;
     let stochastic = call.flag(1)?;
     let [seed, offset] = [0, 1].map(|index| HostCall::integer(&call.scalars, index));
-    let state = RngState { seed: seed?.cast_unsigned(), offset: offset?.cast_unsigned() };
+    let state = RngState {
+        seed: seed?.cast_unsigned(),
+        offset: offset?.cast_unsigned(),
+    };
     let x: Vec<f32> = call.one(0)?.to_f64()?.into_iter().map(narrow).collect();
     let length = extent(call.one(0)?, 1) * layout.codes;
     let (mut codes, mut steps) = (Vec::with_capacity(x.len()), Vec::new());
@@ -140,7 +163,12 @@ fn expand(call: &mut HostCall, y: usize, groups: &[Option<usize>]) -> Result<()>
             Some(group) => {
                 let codes = &packed.bytes[group * bytes..][..bytes];
                 let step = narrow(steps[group]);
-                values.extend(layout.unpack(codes).into_iter().map(|v| f64::from(v * step)));
+                values.extend(
+                    layout
+                        .unpack(codes)
+                        .into_iter()
+                        .map(|v| f64::from(v * step)),
+                );
             }
             None => values.extend(std::iter::repeat_n(f64::NAN, length)),
         }
@@ -152,7 +180,10 @@ fn extent(x: &HostTensor, dimension: usize) -> usize {
     usize::try_from(x.shape[dimension]).unwrap_or(0)
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "what comes is f32 or narrower")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "what comes is f32 or narrower"
+)]
 fn narrow(value: f64) -> f32 {
     value as f32
 }

@@ -125,12 +125,7 @@ fn traffic(elements: u64, grad: DType) -> Traffic {
     }
 }
 
-fn call(
-    numbers: &mut Numbers,
-    grad: DType,
-    shapes: &[&[i64]],
-    mode: Mode,
-) -> Result<HostCall> {
+fn call(numbers: &mut Numbers, grad: DType, shapes: &[&[i64]], mode: Mode) -> Result<HostCall> {
     let mut params = list(numbers, DType::F32, shapes, |v| v)?;
     for param in &mut params {
         let values: Vec<f64> = param.to_f64()?.iter().map(|v| v * mode.params).collect();

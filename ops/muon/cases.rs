@@ -91,7 +91,12 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                 ];
                 Ok(call(args, &[], &[-4.775, 2.0315]))
             };
-            add("muon_combine", format!("{from} {shape:?}"), 3.0, Box::new(call));
+            add(
+                "muon_combine",
+                format!("{from} {shape:?}"),
+                3.0,
+                Box::new(call),
+            );
         }
     }
     cases

@@ -107,7 +107,11 @@ pub fn newton_schulz(stream: &Stream, x: &Tensor, steps: u32, dtype: DType) -> R
     let mut x = normalize(stream, x, &norm, dtype)?;
     for _ in 0..steps {
         let turned = x.transpose(0, 1)?;
-        let (left, right) = if rows > columns { (&turned, &x) } else { (&x, &turned) };
+        let (left, right) = if rows > columns {
+            (&turned, &x)
+        } else {
+            (&x, &turned)
+        };
         let gram = matmul(stream, left, right)?;
         let square = matmul(stream, &gram, &gram)?;
         let factor = combine(stream, &gram, &square, b, c)?;
@@ -160,7 +164,14 @@ pub fn muon_step(stream: &Stream, tensors: MuonTensors<'_>, config: &MuonConfig)
         let update = blend(stream, grad, momentum, &found_inf, config)?;
         let update = newton_schulz(stream, &matrix(&update)?, config.ns_steps, config.ns_dtype)?;
         let scale = aspect_scale(param.shape());
-        apply(stream, param, &update.reshape(param.shape())?, &found_inf, scale, config)?;
+        apply(
+            stream,
+            param,
+            &update.reshape(param.shape())?,
+            &found_inf,
+            scale,
+            config,
+        )?;
     }
     Ok(())
 }

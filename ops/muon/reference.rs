@@ -14,7 +14,11 @@ pub(super) fn muon_momentum(call: &mut HostCall) -> Result<()> {
     let blend = |m: &f64, g: &f64| beta * m + (1.0 - beta) * g;
     let mix = |m: &[f64]| -> Vec<f64> { m.iter().zip(&grad).map(|(m, g)| blend(m, g)).collect() };
     let momentum = mix(&call.one(1)?.to_f64()?);
-    let update = if nesterov { mix(&momentum) } else { momentum.clone() };
+    let update = if nesterov {
+        mix(&momentum)
+    } else {
+        momentum.clone()
+    };
     call.one_mut(1)?.set_f64(&momentum)?;
     call.one_mut(3)?.set_f64(&update)
 }

@@ -26,7 +26,10 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         for &n in shapes {
             let name = format!("{dtype} {n}x8");
             let call = move |numbers: &mut Numbers| {
-                Ok(pair(elements(numbers, dtype, n)?, HostTensor::unwritten(DType::U8, &[n])))
+                Ok(pair(
+                    elements(numbers, dtype, n)?,
+                    HostTensor::unwritten(DType::U8, &[n]),
+                ))
             };
             cases.push(Case::new("packbits", &name, call).operations(1.0, &[n, 8]));
             for signs in [false, true] {
@@ -39,19 +42,36 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             }
         }
         if size == Size::Small && dtype.is_float() {
-            let special = [0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1e-40, -1e-7, 1e-7];
+            let special = [
+                0.0,
+                -0.0,
+                f64::NAN,
+                f64::INFINITY,
+                f64::NEG_INFINITY,
+                -1e-40,
+                -1e-7,
+                1e-7,
+            ];
             let call = move |_: &mut Numbers| {
                 let x = HostTensor::from_f64(dtype, &[1, 8], &special)?;
                 Ok(pair(x, HostTensor::unwritten(DType::U8, &[1])))
             };
-            cases.push(Case::new("packbits", format!("{dtype} special numbers"), call));
+            cases.push(Case::new(
+                "packbits",
+                format!("{dtype} special numbers"),
+                call,
+            ));
         }
     }
     cases
 }
 
 fn pair(from: HostTensor, to: HostTensor) -> HostCall {
-    HostCall { args: vec![vec![from], vec![to]], attributes: vec![], scalars: vec![] }
+    HostCall {
+        args: vec![vec![from], vec![to]],
+        attributes: vec![],
+        scalars: vec![],
+    }
 }
 
 fn unpack(numbers: &mut Numbers, dtype: DType, n: i64, signs: bool) -> Result<HostCall> {

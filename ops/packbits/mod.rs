@@ -10,8 +10,10 @@ use crate::OpCell;
 
 pub(crate) use cases::cases;
 
-pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] =
-    &[("packbits", reference::packbits), ("unpackbits", reference::unpackbits)];
+pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
+    ("packbits", reference::packbits),
+    ("unpackbits", reference::unpackbits),
+];
 
 static PACKBITS: OpCell = OpCell::new("packbits");
 static UNPACKBITS: OpCell = OpCell::new("unpackbits");
@@ -27,7 +29,7 @@ static UNPACKBITS: OpCell = OpCell::new("unpackbits");
 /// list.
 ///
 /// # Upstream
-/// `csrc/xpu/packbits/packing.cpp`, `packbits`, and `cupy.packbits` of `sign(x) + 1` in
+/// `packbits` of the op builder of that name (`packbits/packing.cpp`), and `cupy.packbits` of `sign(x) + 1` in
 /// `deepspeed/runtime/compression/cupy.py`.
 pub fn packbits(stream: &Stream, x: &Tensor) -> Result<Tensor> {
     let n = x.elements();
@@ -36,7 +38,13 @@ pub fn packbits(stream: &Stream, x: &Tensor) -> Result<Tensor> {
         return Err(Error::new(ErrorKind::InvalidArgument, "packbits", text));
     }
     let bits = Tensor::empty(stream, DType::U8, &[n / 8])?;
-    op::launch(PACKBITS.op()?, stream, &[&[&x.reshape(&[n / 8, 8])?], &[&bits]], &[], &[])?;
+    op::launch(
+        PACKBITS.op()?,
+        stream,
+        &[&[&x.reshape(&[n / 8, 8])?], &[&bits]],
+        &[],
+        &[],
+    )?;
     Ok(bits)
 }
 
@@ -51,7 +59,7 @@ pub fn packbits(stream: &Stream, x: &Tensor) -> Result<Tensor> {
 /// none.
 ///
 /// # Upstream
-/// `csrc/xpu/packbits/packing.cpp`, `unpackbits`.
+/// `unpackbits` of the op builder `packbits` (`packbits/packing.cpp`).
 pub fn unpackbits(stream: &Stream, bits: &Tensor, dtype: DType, signs: bool) -> Result<Tensor> {
     let n = bits.elements();
     if signs && !dtype.is_float() {

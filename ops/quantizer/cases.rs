@@ -10,7 +10,15 @@ const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// Groups and bytes of each: one, odd ones around a vector, a group beyond a block and one beyond a
 /// chunk of the CPU's, no groups, groups of nothing.
-const SHAPES: [[i64; 2]; 7] = [[1, 1], [3, 7], [13, 64], [2, 4099], [2, 66_001], [0, 8], [3, 0]];
+const SHAPES: [[i64; 2]; 7] = [
+    [1, 1],
+    [3, 7],
+    [13, 64],
+    [2, 4099],
+    [2, 66_001],
+    [0, 8],
+    [3, 0],
+];
 /// 256 KiB of f32.
 const CACHED: [[i64; 2]; 1] = [[64, 1024]];
 /// Beyond caches.
@@ -22,7 +30,14 @@ const SWIZZLES_CACHED: [[i64; 5]; 1] = [[2, 4, 2, 4, 1024]];
 const SWIZZLES_LARGE: [[i64; 5]; 1] = [[2, 8, 4, 256, 2048]];
 
 /// Devices, groups and bytes of each.
-const SHARDS: [[i64; 3]; 6] = [[1, 3, 7], [4, 2, 100], [8, 1, 4099], [2, 1, 66_001], [0, 2, 5], [2, 0, 5]];
+const SHARDS: [[i64; 3]; 6] = [
+    [1, 3, 7],
+    [4, 2, 100],
+    [8, 1, 4099],
+    [2, 1, 66_001],
+    [0, 2, 5],
+    [2, 0, 5],
+];
 const SHARDS_CACHED: [[i64; 3]; 1] = [[8, 32, 1024]];
 const SHARDS_LARGE: [[i64; 3]; 1] = [[8, 1 << 12, 2048]];
 
@@ -57,9 +72,15 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
     for dtype in DTYPES {
         for (per_byte, symmetric) in variants(size) {
-            let how = format!("{dtype} {} bits{}", 8 / per_byte, if symmetric { "" } else { " asymmetric" });
+            let how = format!(
+                "{dtype} {} bits{}",
+                8 / per_byte,
+                if symmetric { "" } else { " asymmetric" }
+            );
             for &[g, h] in pick(size, [&SHAPES[..], &CACHED, &LARGE]) {
-                if !is_tried(h, symmetric) { continue; }
+                if !is_tried(h, symmetric) {
+                    continue;
+                }
                 let shape = [g, h, per_byte];
                 let name = format!("{how} {g}x{h}");
                 let call = move |n: &mut Numbers| Ok(quantize(n.host(dtype, &shape)?, symmetric));
@@ -70,21 +91,29 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                     cases.push(case.traffic(written_only(dtype, shape)));
                 }
             }
-            if size != Size::Small && per_byte == 2 { continue; }
+            if size != Size::Small && per_byte == 2 {
+                continue;
+            }
             for &[m, d, l, c, h] in pick(size, [&SWIZZLES[..], &SWIZZLES_CACHED, &SWIZZLES_LARGE]) {
- if !is_tried(h, symmetric) { continue; }
+                if !is_tried(h, symmetric) {
+                    continue;
+                }
                 let shape = [m, d, l, c, h, per_byte];
                 let name = format!("{how} {:?}", &shape[..5]);
-                let call = move |n: &mut Numbers| Ok(swizzle(n.host(dtype, &shape)?, None, symmetric));
+                let call =
+                    move |n: &mut Numbers| Ok(swizzle(n.host(dtype, &shape)?, None, symmetric));
                 cases.push(Case::new("swizzle_quantize", &name, call).operations(6.0, &shape));
                 let call = move |n: &mut Numbers| {
                     let err = n.host_of(dtype, &[l, d, m, c, h, per_byte], |v| 0.01 * v)?;
                     Ok(swizzle(n.host(dtype, &shape)?, Some(err), symmetric))
                 };
-                cases.push(Case::new("loco_swizzle_quantize", &name, call).operations(12.0, &shape));
+                cases
+                    .push(Case::new("loco_swizzle_quantize", &name, call).operations(12.0, &shape));
             }
             for &shards in pick(size, [&SHARDS[..], &SHARDS_CACHED, &SHARDS_LARGE]) {
- if !is_tried(shards[2], symmetric) { continue; }
+                if !is_tried(shards[2], symmetric) {
+                    continue;
+                }
                 let name = format!("{how} {shards:?}");
                 let [d, g, h] = shards;
                 let shape = [g, h, per_byte];
@@ -92,9 +121,13 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                 let operations = 3.0 * d as f64 + 6.0;
                 if dtype == DType::F32 {
                     let call = move |n: &mut Numbers| reduction(n, shards, per_byte, symmetric);
-                    cases.push(Case::new("quantized_reduction", &name, call).operations(operations, &shape));
+                    cases.push(
+                        Case::new("quantized_reduction", &name, call)
+                            .operations(operations, &shape),
+                    );
                 }
-                let call = move |n: &mut Numbers| loco_reduction(n, dtype, shards, per_byte, symmetric);
+                let call =
+                    move |n: &mut Numbers| loco_reduction(n, dtype, shards, per_byte, symmetric);
                 let case = Case::new("loco_quantized_reduction", &name, call);
                 cases.push(case.operations(operations + 7.0, &shape));
             }
@@ -109,14 +142,26 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
 
 fn fake_cases(size: Size, dtype: DType) -> Vec<Case> {
     let how: &[(i64, bool, bool)] = match size {
-        Size::Small => &[(8, true, false), (4, false, false), (8, false, true), (3, true, true), (16, true, false)],
+        Size::Small => &[
+            (8, true, false),
+            (4, false, false),
+            (8, false, true),
+            (3, true, true),
+            (16, true, false),
+        ],
         _ => &[(8, true, false), (8, true, true)],
     };
     let mut cases = Vec::new();
     for &(bits, symmetric, stochastic) in how {
         for &[g, n] in pick(size, [&SHAPES[..], &CACHED, &LARGE]) {
- if !is_tried(n, symmetric) { continue; }
-            let attributes = [Attr::I64(bits), Attr::Bool(symmetric), Attr::Bool(stochastic)];
+            if !is_tried(n, symmetric) {
+                continue;
+            }
+            let attributes = [
+                Attr::I64(bits),
+                Attr::Bool(symmetric),
+                Attr::Bool(stochastic),
+            ];
             let call = move |numbers: &mut Numbers| {
                 let x = numbers.host(dtype, &[g, n])?;
                 let y = HostTensor::unwritten(dtype, &[g, n]);
@@ -149,12 +194,17 @@ fn special_cases(dtype: DType) -> Vec<Case> {
             #[allow(clippy::cast_precision_loss, reason = "at most 37")]
             _ => at as f64 - 17.5,
         };
-        let values: Vec<f64> = (0..8).flat_map(|g| (0..36).map(move |at| row(g, at))).collect();
+        let values: Vec<f64> = (0..8)
+            .flat_map(|g| (0..36).map(move |at| row(g, at)))
+            .collect();
         HostTensor::from_f64(dtype, &[8, 36], &values)
     };
     let mut cases = Vec::new();
     for (per_byte, symmetric) in variants(Size::Small) {
-        let name = format!("{dtype} special numbers, {} bits, symmetric {symmetric}", 8 / per_byte);
+        let name = format!(
+            "{dtype} special numbers, {} bits, symmetric {symmetric}",
+            8 / per_byte
+        );
         let call = move |_: &mut Numbers| {
             let mut x = values()?;
             x.shape = vec![8, 36 / per_byte, per_byte];
@@ -163,8 +213,15 @@ fn special_cases(dtype: DType) -> Vec<Case> {
         cases.push(Case::new("quantize", &name, call));
         let call = move |_: &mut Numbers| {
             Ok(HostCall {
-                args: vec![vec![values()?], vec![HostTensor::unwritten(dtype, &[8, 36])]],
-                attributes: vec![Attr::I64(8 / per_byte), Attr::Bool(symmetric), Attr::Bool(true)],
+                args: vec![
+                    vec![values()?],
+                    vec![HostTensor::unwritten(dtype, &[8, 36])],
+                ],
+                attributes: vec![
+                    Attr::I64(8 / per_byte),
+                    Attr::Bool(symmetric),
+                    Attr::Bool(true),
+                ],
                 scalars: vec![SEED, OFFSET],
             })
         };
@@ -193,7 +250,11 @@ fn swizzle(x: HostTensor, err: Option<HostTensor>, symmetric: bool) -> HostCall 
     args.extend(err.map(|err| vec![err]));
     args.push(vec![HostTensor::unwritten(DType::I8, &[l, d, m, c, h])]);
     args.push(vec![HostTensor::unwritten(DType::F32, &[l, d, m, c, 2])]);
-    HostCall { args, attributes: vec![Attr::Bool(symmetric)], scalars }
+    HostCall {
+        args,
+        attributes: vec![Attr::Bool(symmetric)],
+        scalars,
+    }
 }
 
 fn dequantize(numbers: &mut Numbers, dtype: DType, [g, h, p]: [i64; 3]) -> Result<HostCall> {
@@ -208,7 +269,12 @@ fn dequantize(numbers: &mut Numbers, dtype: DType, [g, h, p]: [i64; 3]) -> Resul
     })
 }
 
-fn reduction(numbers: &mut Numbers, [d, g, h]: [i64; 3], per_byte: i64, symmetric: bool) -> Result<HostCall> {
+fn reduction(
+    numbers: &mut Numbers,
+    [d, g, h]: [i64; 3],
+    per_byte: i64,
+    symmetric: bool,
+) -> Result<HostCall> {
     Ok(HostCall {
         args: vec![
             vec![bytes(numbers, &[d, g, h])?],
@@ -229,7 +295,8 @@ fn loco_reduction(
     symmetric: bool,
 ) -> Result<HostCall> {
     let mut call = reduction(numbers, [d, g, h], per_byte, symmetric)?;
-    call.args.insert(2, vec![numbers.host(dtype, &[g, h, per_byte])?]);
+    call.args
+        .insert(2, vec![numbers.host(dtype, &[g, h, per_byte])?]);
     call.attributes.remove(0);
     call.scalars = vec![Attr::F64(0.3)];
     Ok(call)
@@ -244,11 +311,18 @@ fn bytes(numbers: &mut Numbers, shape: &[i64]) -> Result<HostTensor> {
         some.bytes = some.bytes.repeat(count.div_ceil(some.bytes.len()));
         some.bytes.truncate(count);
     }
-    Ok(HostTensor { dtype: DType::I8, shape: shape.to_vec(), bytes: some.bytes })
+    Ok(HostTensor {
+        dtype: DType::I8,
+        shape: shape.to_vec(),
+        bytes: some.bytes,
+    })
 }
 
 /// What `dequantize` moves: its result is no input.
 fn written_only(dtype: DType, [g, h, p]: [i64; 3]) -> Traffic {
     let written = (g * h * p).unsigned_abs() * dtype.size_bytes() as u64;
-    Traffic { read_bytes: (g * h + 8 * g).unsigned_abs(), written_bytes: written }
+    Traffic {
+        read_bytes: (g * h + 8 * g).unsigned_abs(),
+        written_bytes: written,
+    }
 }

@@ -1,4 +1,4 @@
-//! Integer quantisation in groups: weights in memory, gradients on their way (ZeRO++, LoCo).
+//! Integer quantisation in groups: weights in memory, gradients on their way (`ZeRO`++, `LoCo`).
 
 mod cases;
 mod reference;
@@ -17,7 +17,10 @@ pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("swizzle_quantize", reference::quantize),
     ("loco_swizzle_quantize", reference::loco_swizzle_quantize),
     ("quantized_reduction", reference::quantized_reduction),
-    ("loco_quantized_reduction", reference::loco_quantized_reduction),
+    (
+        "loco_quantized_reduction",
+        reference::loco_quantized_reduction,
+    ),
 ];
 
 static QUANTIZE: OpCell = OpCell::new("quantize");
@@ -98,7 +101,12 @@ impl Swizzle {
     fn extents(self) -> Result<[i64; 4]> {
         let parts = self.nodes * self.devices * self.slices;
         if parts <= 0 || self.groups % parts != 0 {
-            let Self { groups, nodes, devices, slices } = self;
+            let Self {
+                groups,
+                nodes,
+                devices,
+                slices,
+            } = self;
             return Err(refuse(format!(
                 "{groups} groups do not divide among {nodes} nodes of {devices} devices with {slices} slices"
             )));
@@ -153,13 +161,23 @@ pub fn quantize(stream: &Stream, x: &Tensor, groups: i64, format: Format) -> Res
 /// # Upstream
 /// `csrc/quantization/dequantize.cu`, `dequantize` and `dequantize_fp32`.
 pub fn dequantize(stream: &Stream, from: &Quantized, bits: i64, dtype: DType) -> Result<Tensor> {
-    let per_byte = Format { bits, symmetric: true }.per_byte()?;
+    let per_byte = Format {
+        bits,
+        symmetric: true,
+    }
+    .per_byte()?;
     let groups = from.params.elements() / 2;
     let bytes = from.q.shape().last().copied().unwrap_or(0);
     let q = from.q.reshape(&[groups, bytes])?;
     let params = from.params.reshape(&[groups, 2])?;
     let y = Tensor::empty(stream, dtype, &[groups, bytes, per_byte])?;
-    op::launch(DEQUANTIZE.op()?, stream, &[&[&q], &[&params], &[&y]], &[], &[])?;
+    op::launch(
+        DEQUANTIZE.op()?,
+        stream,
+        &[&[&q], &[&params], &[&y]],
+        &[],
+        &[],
+    )?;
     y.reshape(&[groups, bytes * per_byte])
 }
 
@@ -203,8 +221,15 @@ pub fn fake_quantize(
         FAKE_QUANTIZE.op()?,
         stream,
         &[&[&x], &[&y]],
-        &[Attr::I64(format.bits), format.symmetric(), Attr::Bool(stochastic)],
-        &[Attr::I64(seed.cast_signed()), Attr::I64(offset.cast_signed())],
+        &[
+            Attr::I64(format.bits),
+            format.symmetric(),
+            Attr::Bool(stochastic),
+        ],
+        &[
+            Attr::I64(seed.cast_signed()),
+            Attr::I64(offset.cast_signed()),
+        ],
     )
 }
 
@@ -228,7 +253,13 @@ pub fn swizzle_quantize(
     let x = format.split(x, &swizzle.extents()?)?;
     let done = swizzled(stream, &x)?;
     let args: [op::Args<'_>; 3] = [&[&x], &[&done.q], &[&done.params]];
-    op::launch(SWIZZLE_QUANTIZE.op()?, stream, &args, &[format.symmetric()], &[])?;
+    op::launch(
+        SWIZZLE_QUANTIZE.op()?,
+        stream,
+        &args,
+        &[format.symmetric()],
+        &[],
+    )?;
     Ok(done)
 }
 
@@ -251,11 +282,20 @@ pub fn loco_swizzle_quantize(
     format: Format,
 ) -> Result<Quantized> {
     let [m, d, l, c] = swizzle.extents()?;
-    let (x, err) = (format.split(x, &[m, d, l, c])?, format.split(err, &[l, d, m, c])?);
+    let (x, err) = (
+        format.split(x, &[m, d, l, c])?,
+        format.split(err, &[l, d, m, c])?,
+    );
     let done = swizzled(stream, &x)?;
     let args: [op::Args<'_>; 4] = [&[&x], &[&err], &[&done.q], &[&done.params]];
     let beta = [Attr::F64(err_beta)];
-    op::launch(LOCO_SWIZZLE_QUANTIZE.op()?, stream, &args, &[format.symmetric()], &beta)?;
+    op::launch(
+        LOCO_SWIZZLE_QUANTIZE.op()?,
+        stream,
+        &args,
+        &[format.symmetric()],
+        &beta,
+    )?;
     Ok(done)
 }
 
@@ -305,10 +345,21 @@ pub fn loco_quantized_reduction(
 ) -> Result<Quantized> {
     let (shards, done) = Shards::of(stream, from, devices)?;
     let err = format.split(err, &[done.q.shape()[0]])?;
-    let args: [op::Args<'_>; 5] =
-        [&[&shards.q], &[&shards.params], &[&err], &[&done.q], &[&done.params]];
+    let args: [op::Args<'_>; 5] = [
+        &[&shards.q],
+        &[&shards.params],
+        &[&err],
+        &[&done.q],
+        &[&done.params],
+    ];
     let beta = [Attr::F64(err_beta)];
-    op::launch(LOCO_QUANTIZED_REDUCTION.op()?, stream, &args, &[format.symmetric()], &beta)?;
+    op::launch(
+        LOCO_QUANTIZED_REDUCTION.op()?,
+        stream,
+        &args,
+        &[format.symmetric()],
+        &beta,
+    )?;
     Ok(done)
 }
 
@@ -324,7 +375,9 @@ impl Shards {
         let all = from.params.elements() / 2;
         let groups = all.checked_div(devices).unwrap_or(0);
         if groups * devices != all {
-            return Err(refuse(format!("{all} groups do not divide among {devices} devices")));
+            return Err(refuse(format!(
+                "{all} groups do not divide among {devices} devices"
+            )));
         }
         let bytes = from.q.elements().checked_div(all).unwrap_or(0);
         let shards = Self {

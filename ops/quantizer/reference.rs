@@ -17,7 +17,11 @@ impl Params {
     fn of(group: &[f32], levels: f32, symmetric: bool) -> Self {
         if group.iter().any(|v| !v.is_finite()) {
             let (scale, step, offset) = (f32::NAN, f32::NAN, f32::NAN);
-            return Self { scale, step, offset };
+            return Self {
+                scale,
+                step,
+                offset,
+            };
         }
         let low = group.iter().copied().reduce(f32::min).unwrap_or(0.0);
         let high = group.iter().copied().reduce(f32::max).unwrap_or(0.0);
@@ -27,18 +31,30 @@ impl Params {
             (0.5 * high - 0.5 * low, 0.5 * high + 0.5 * low + 0.0)
         };
         let scale = if reach == 0.0 { 1.0 } else { levels / reach };
-        Self { scale, step: 1.0 / scale, offset }
+        Self {
+            scale,
+            step: 1.0 / scale,
+            offset,
+        }
     }
 
     fn kept(pair: &[f64]) -> Self {
         let (step, offset) = (narrow(pair[0]), narrow(pair[1]));
-        Self { scale: f32::NAN, step, offset }
+        Self {
+            scale: f32::NAN,
+            step,
+            offset,
+        }
     }
 
     /// Before rounding.
     fn scaled(self, x: f32, levels: f32) -> f32 {
         let v = (x - self.offset) * self.scale;
-        if v >= -levels { v.min(levels - 1.0) } else { -levels }
+        if v >= -levels {
+            v.min(levels - 1.0)
+        } else {
+            -levels
+        }
     }
 
     fn quantize(self, x: f32, levels: f32) -> f32 {
@@ -58,26 +74,45 @@ struct Quantized {
 }
 
 /// Quantises groups of `length` values, `per_byte` in a byte.
-fn quantize_groups(values: &[f32], length: usize, per_byte: usize, symmetric: bool, groups: usize) -> Result<Quantized> {
+fn quantize_groups(
+    values: &[f32],
+    length: usize,
+    per_byte: usize,
+    symmetric: bool,
+    groups: usize,
+) -> Result<Quantized> {
     let levels = match per_byte {
         1 => 128.0,
         2 => 8.0,
-        other => return Err(refuse(format!("{other} values in a byte; there are 1 of 8 bits or 2 of 4 bits"))),
+        other => {
+            return Err(refuse(format!(
+                "{other} values in a byte; there are 1 of 8 bits or 2 of 4 bits"
+            )));
+        }
     };
-    let mut all = Quantized { bytes: Vec::new(), params: Vec::new(), left: Vec::new() };
+    let mut all = Quantized {
+        bytes: Vec::new(),
+        params: Vec::new(),
+        left: Vec::new(),
+    };
     for index in 0..groups {
         let group = &values[index * length..][..length];
         let params = Params::of(group, levels, symmetric);
         let q: Vec<f32> = group.iter().map(|&x| params.quantize(x, levels)).collect();
-        all.left.extend(group.iter().zip(&q).map(|(x, &q)| x - params.value(q)));
+        all.left
+            .extend(group.iter().zip(&q).map(|(x, &q)| x - params.value(q)));
         all.bytes.extend(q.chunks(per_byte).map(pack));
-        all.params.extend([f64::from(params.step), f64::from(params.offset)]);
+        all.params
+            .extend([f64::from(params.step), f64::from(params.offset)]);
     }
     Ok(all)
 }
 
 /// A byte of one value, or of two with the first one in the lower half.
-#[allow(clippy::cast_possible_truncation, reason = "whole numbers of a byte or half of one")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "whole numbers of a byte or half of one"
+)]
 fn pack(values: &[f32]) -> f64 {
     match *values {
         [low, high] => f64::from((low as i8 & 0xf) | ((high as i8) << 4)),
@@ -122,8 +157,14 @@ pub(super) fn loco_swizzle_quantize(call: &mut HostCall) -> Result<()> {
 /// `dequantize(q, params, y)`.
 pub(super) fn dequantize(call: &mut HostCall) -> Result<()> {
     let (_, length, per_byte) = groups(call.one(2)?);
-    let y = values_of(&call.one(0)?.to_i64()?, &call.one(1)?.to_f64()?, length / per_byte.max(1), per_byte);
-    call.one_mut(2)?.set_f64(&y.into_iter().map(f64::from).collect::<Vec<_>>())
+    let y = values_of(
+        &call.one(0)?.to_i64()?,
+        &call.one(1)?.to_f64()?,
+        length / per_byte.max(1),
+        per_byte,
+    );
+    call.one_mut(2)?
+        .set_f64(&y.into_iter().map(f64::from).collect::<Vec<_>>())
 }
 
 /// `quantized_reduction(q, params, bits, symmetric) -> (out, out_params)`.
@@ -188,10 +229,17 @@ pub(super) fn fake_quantize(call: &mut HostCall) -> Result<()> {
 /// The sum of the shards `q[D, G, H]`, the first one first.
 fn sum(call: &HostCall, per_byte: usize) -> Result<Vec<f32>> {
     let (groups, bytes) = reduced(call)?;
-    let values = values_of(&call.one(0)?.to_i64()?, &call.one(1)?.to_f64()?, bytes, per_byte);
+    let values = values_of(
+        &call.one(0)?.to_i64()?,
+        &call.one(1)?.to_f64()?,
+        bytes,
+        per_byte,
+    );
     let length = groups * bytes * per_byte;
     let mut shards = values.chunks(length.max(1));
-    let mut sum = shards.next().map_or_else(|| vec![0.0; length], <[f32]>::to_vec);
+    let mut sum = shards
+        .next()
+        .map_or_else(|| vec![0.0; length], <[f32]>::to_vec);
     for shard in shards {
         for (sum, value) in sum.iter_mut().zip(shard) {
             *sum += value;
@@ -210,7 +258,11 @@ fn values_of(q: &[i64], params: &[f64], bytes: usize, per_byte: usize) -> Vec<f3
     let groups = q.chunks(bytes.max(1)).zip(params.chunks(2));
     let values = groups.flat_map(|(q, pair)| {
         let params = Params::kept(pair);
-        q.iter().flat_map(move |&byte| unpack(byte, per_byte).into_iter().map(move |q| params.value(q)))
+        q.iter().flat_map(move |&byte| {
+            unpack(byte, per_byte)
+                .into_iter()
+                .map(move |q| params.value(q))
+        })
     });
     values.collect()
 }
@@ -245,7 +297,9 @@ fn in_order(x: &HostTensor) -> Result<Vec<f32>> {
 /// Groups of `[.., H, P]`, the length of each, and P.
 fn groups(x: &HostTensor) -> (usize, usize, usize) {
     let rank = x.shape.len();
-    let groups = (0..rank - 2).map(|dimension| extent(x, dimension)).product();
+    let groups = (0..rank - 2)
+        .map(|dimension| extent(x, dimension))
+        .product();
     let per_byte = extent(x, rank - 1);
     (groups, extent(x, rank - 2) * per_byte, per_byte)
 }
@@ -258,7 +312,10 @@ fn f32s(x: &HostTensor) -> Result<Vec<f32>> {
     Ok(x.to_f64()?.into_iter().map(narrow).collect())
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "what comes is f32 or narrower, or rounds to it")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "what comes is f32 or narrower, or rounds to it"
+)]
 fn narrow(value: f64) -> f32 {
     value as f32
 }

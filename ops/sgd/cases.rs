@@ -119,10 +119,7 @@ fn plain([params, grads, _]: [Vec<HostTensor>; 3], mode: Mode) -> Result<HostCal
     })
 }
 
-fn with_momentum(
-    [params, grads, buffers]: [Vec<HostTensor>; 3],
-    mode: Mode,
-) -> Result<HostCall> {
+fn with_momentum([params, grads, buffers]: [Vec<HostTensor>; 3], mode: Mode) -> Result<HostCall> {
     Ok(HostCall {
         args: vec![params, grads, buffers, flag(mode.found_inf)?],
         attributes: vec![Attr::Bool(mode.nesterov)],

@@ -105,12 +105,7 @@ pub fn sgd_step(
     op::launch(
         SGD_MOMENTUM_STEP.op()?,
         stream,
-        &[
-            tensors.params,
-            tensors.grads,
-            buffers,
-            found_inf.as_slice(),
-        ],
+        &[tensors.params, tensors.grads, buffers, found_inf.as_slice()],
         &[Attr::Bool(config.nesterov)],
         &[
             Attr::F64(config.lr),

@@ -1,5 +1,10 @@
 //! The narrow floats: every code of every format, upstream's error bound, rows by index.
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "counts of elements are far below 2^53"
+)]
+
 use ds_core::{
     DType, RngState, Tensor,
     op::{MiniFloat, Top},

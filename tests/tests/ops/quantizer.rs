@@ -1,5 +1,10 @@
 //! The integer quantisers: upstream's properties, error feedback, and what is refused.
 
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "counts of elements are far below 2^53"
+)]
+
 use ds_core::{DType, ErrorKind, RngState, Tensor};
 use ds_ops::quantizer::{
     Format, Quantized, Rounding, Swizzle, dequantize, fake_quantize, loco_quantized_reduction,
