@@ -137,19 +137,33 @@ fn mark(word: &str) -> String {
     )
 }
 
+/// The first of many names, so that a set stays a line: `ds_report ops SET` has them all.
+fn few(names: &[&str]) -> String {
+    const MOST: usize = 5;
+    if names.len() <= MOST {
+        return names.join(", ");
+    }
+    let (shown, rest) = names.split_at(MOST - 1);
+    format!("{} and {} more", shown.join(", "), rest.len())
+}
+
 /// Whether it is installed, whether it is compatible, and what there is to say.
 fn words(state: &OpState, ops: &[String]) -> (&'static str, &'static str, String) {
-    let ops_text = ops.join(", ");
+    let all: Vec<&str> = ops.iter().map(String::as_str).collect();
     match state {
-        OpState::Ready => ("[YES]", "[OKAY]", format!("ready: {ops_text}")),
-        OpState::Buildable => ("[NO]", "[OKAY]", format!("built at first use: {ops_text}")),
+        OpState::Ready => ("[YES]", "[OKAY]", format!("ready: {}", few(&all))),
+        OpState::Buildable => {
+            let words = format!("built at first use: {}", few(&all));
+            ("[NO]", "[OKAY]", words)
+        }
         OpState::Partly { on_reference } => {
             let by_kernel: Vec<&str> = ops
                 .iter()
                 .filter(|op| !on_reference.contains(op))
                 .map(String::as_str)
                 .collect();
-            let (kernel, host) = (by_kernel.join(", "), on_reference.join(", "));
+            let on_reference: Vec<&str> = on_reference.iter().map(String::as_str).collect();
+            let (kernel, host) = (few(&by_kernel), few(&on_reference));
             let words = format!("has a kernel: {kernel}; on the host reference: {host}");
             ("[NO]", "[OKAY]", words)
         }
