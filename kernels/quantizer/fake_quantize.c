@@ -3,7 +3,7 @@
  * Limit: memory, an element of T read and written. With stochastic rounding it is arithmetic: Philox
  * takes about ten vector operations a word.
  */
-#include "ds_cpu_philox.h"
+#include "ds_cpu_random.h"
 #include "group.h"
 
 /* fake_quantize(x) -> y */
@@ -61,10 +61,13 @@ static void finish(const job *job, int64_t group, int64_t at, int64_t n, const f
         DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, NULL, t, streams));
         return;
     }
-    uint32_t room[BLOCK + DS_PHILOX_ROOM];
-    ds_u64 position = (ds_u64)job->call->scalars[OFFSET].i + (ds_u64)to;
-    const uint32_t *words = ds_philox_words(room, n, position, (ds_u64)job->call->scalars[SEED].i);
-    DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, words, t, streams));
+    ds_random words;
+    uint64_t seed = (uint64_t)job->call->scalars[SEED].i, position = (uint64_t)job->call->scalars[OFFSET].i + (uint64_t)to;
+    for (int64_t i = 0; i < n; i += DS_RANDOM_TILE) {
+        int64_t some = ds_min(DS_RANDOM_TILE, n - i);
+        const uint32_t *first = ds_random_words(&words, seed, position + (uint64_t)i, some);
+        DS_WITH_FLOAT(t, y->dtype, write(y->data, to + i, some, values + i, p, job->levels, first, t, streams));
+    }
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

@@ -58,11 +58,6 @@ impl Given {
         HostTensor::from_f64(self.dtype, &self.shape, &values).unwrap()
     }
 
-    /// In the dtype: the file's nine digits name an f32, and are not all of it.
-    fn host(&self) -> HostTensor {
-        HostTensor::from_f64(self.dtype, &self.shape, &self.values()).unwrap()
-    }
-
     fn tensor(&self) -> Tensor {
         let host = self.host();
         Tensor::from_bytes(stream(), self.dtype, &self.shape, &host.bytes).unwrap()
