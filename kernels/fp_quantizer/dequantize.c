@@ -9,6 +9,7 @@
  * [.., H, B]; an item is a group of the result, or a chunk of one. */
 enum { CODES, STEP, Y };
 enum { S_INDEX = 2, S_Y };
+enum { BLOCK = 4096 /* codes in a buffer of the first level of the caches */ };
 
 typedef struct {
     const ds_tensor *codes, *index, *y; /* no index: all rows */
@@ -47,46 +48,36 @@ DS_INLINE int64_t source_of(shape s, int64_t group) {
     return from < 0 || from >= s.codes->shape[0] ? -1 : from * of_row + group % of_row;
 }
 
-/* Codes from bytes, from the least bit on; `n` is a multiple of the codes that fill whole bytes. */
-static void unpack(const uint8_t *restrict from, int64_t n, int bits, uint16_t *restrict codes) {
+/* Codes from bytes, from the least bit on; `n` of them fill whole bytes. */
+DS_INLINE void unpack_of(const uint8_t *from, int64_t n, uint16_t *codes, int bits) {
+    int64_t bytes = n * bits / 8;
+    for (int64_t i = 0; i < n; i += 4) {
+        uint64_t four = 0;
+        int64_t at = i * bits / 8;
+        if (at + 8 <= bytes) __builtin_memcpy(&four, from + at, 8);
+        else __builtin_memcpy(&four, from + at, (size_t)ds_min(bits / 2, bytes - at));
+        four = spread(four, bits);
+        __builtin_memcpy(codes + i, &four, sizeof four);
+    }
+}
+
+static void unpack(const uint8_t *from, int64_t n, int bits, uint16_t *codes) {
     switch (bits) {
-    case 8:
-        for (int64_t i = 0; i < n; i++) codes[i] = from[i];
-        break;
-    case 4:
-        for (int64_t i = 0; i < n / 2; i++) {
-            codes[2 * i] = from[i] & 15;
-            codes[2 * i + 1] = from[i] >> 4;
-        }
-        break;
-    case 6:
-        for (int64_t i = 0; i < n / 4; i++) {
-            uint32_t all = from[3 * i] | (uint32_t)from[3 * i + 1] << 8 | (uint32_t)from[3 * i + 2] << 16;
-            codes[4 * i] = all & 63;
-            codes[4 * i + 1] = all >> 6 & 63;
-            codes[4 * i + 2] = all >> 12 & 63;
-            codes[4 * i + 3] = (uint16_t)(all >> 18);
-        }
-        break;
-    case 12:
-        for (int64_t i = 0; i < n / 2; i++) {
-            uint32_t all = from[3 * i] | (uint32_t)from[3 * i + 1] << 8 | (uint32_t)from[3 * i + 2] << 16;
-            codes[2 * i] = all & 4095;
-            codes[2 * i + 1] = (uint16_t)(all >> 12);
-        }
-        break;
+    case 4: unpack_of(from, n, codes, 4); break;
+    case 6: unpack_of(from, n, codes, 6); break;
+    case 8: for (int64_t i = 0; i < n; i++) codes[i] = from[i]; break;
+    case 12: unpack_of(from, n, codes, 12); break;
     }
 }
 
 DS_INLINE void expand(const uint16_t *codes, int64_t n, format f, float step, void *y, int64_t at, uint32_t t,
                       int streams) {
-    typedef uint16_t two __attribute__((vector_size(DS_LANES * 4)));
     int64_t i = 0;
     for (; i + 2 * DS_LANES <= n; i += 2 * DS_LANES) {
         ds_vec v[2];
         ds_vec_u16 half[2];
         for (int part = 0; part < 2; part++) {
-            codes_u16 narrow;
+            ds_vec_u16 narrow;
             __builtin_memcpy(&narrow, codes + i + part * DS_LANES, sizeof narrow);
             v[part] = decode(__builtin_convertvector(narrow, ds_vec_u32), f) * step;
             if (t == DS_F32) ds_put(ds_at(y, at + i + part * DS_LANES, t), (ds_vec_u32)v[part], streams);
@@ -94,16 +85,16 @@ DS_INLINE void expand(const uint16_t *codes, int64_t n, format f, float step, vo
         }
         if (t != DS_F32) {
 #if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
-            two both = (two)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
+            ds_vec_u32 both = (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
 #else
-            two both;
+            ds_vec_u32 both;
             __builtin_memcpy(&both, half, sizeof both);
 #endif
-            ds_put(ds_at(y, at + i, t), (ds_vec_u32)both, streams);
+            ds_put(ds_at(y, at + i, t), both, streams);
         }
     }
     for (; i < n; i += DS_LANES) {
-        codes_u16 narrow;
+        ds_vec_u16 narrow;
         __builtin_memcpy(&narrow, codes + i, sizeof narrow);
         ds_vec v = decode(__builtin_convertvector(narrow, ds_vec_u32), f) * step;
         ds_store_first(n - i, y, at + i, v, t);

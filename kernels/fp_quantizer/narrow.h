@@ -6,11 +6,8 @@
 
 #include "ds_cpu_math.h"
 
-typedef uint16_t codes_u16 __attribute__((vector_size(DS_LANES * 2)));
-
 enum {
-    BLOCK = 4096,               /* values in a buffer of the first level of the caches */
-    CHUNK = 16 * BLOCK,         /* of a group that threads share */
+    CHUNK = 64 * 1024,          /* of a group that threads share */
     WORTH_A_THREAD = 16 * 1024, /* elements */
 };
 
@@ -78,6 +75,29 @@ DS_INLINE ds_vec decode(ds_vec_u32 code, format f) {
     ds_vec_i32 is_small = size < one;
     ds_vec value = ds_vselect(is_small, small, (ds_vec)bits);
     return (ds_vec)((ds_vec_u32)value | (code >> (f.bits - 1)) << 31);
+}
+
+/* Four codes, one behind the other, to 16 bits each, and back. */
+DS_INLINE uint64_t spread(uint64_t codes, int bits) {
+    uint64_t one = (1u << bits) - 1;
+#if defined(__BMI2__)
+    return __builtin_ia32_pdep_di(codes, one * 0x0001000100010001);
+#else
+    uint64_t all = 0;
+    for (int i = 0; i < 4; i++) all |= (codes >> (bits * i) & one) << (16 * i);
+    return all;
+#endif
+}
+
+DS_INLINE uint64_t gather(uint64_t codes, int bits) {
+    uint64_t one = (1u << bits) - 1;
+#if defined(__BMI2__)
+    return __builtin_ia32_pext_di(codes, one * 0x0001000100010001);
+#else
+    uint64_t all = 0;
+    for (int i = 0; i < 4; i++) all |= (codes >> (16 * i) & one) << (bits * i);
+    return all;
+#endif
 }
 
 #endif

@@ -4,6 +4,7 @@
  * greatest and encoding are some twenty operations a vector. A group longer than a chunk is shared
  * among threads: the greatest of each chunk, then that of the group, then the codes.
  */
+#include "ds_cpu_narrow.h"
 #include "ds_cpu_random.h"
 #include "narrow.h"
 
@@ -11,6 +12,7 @@
 enum { X, CODES, STEP };
 enum { MANTISSA, STOCHASTIC };
 enum { SEED, OFFSET };
+enum { BLOCK = DS_RANDOM_TILE, AHEAD = 4096 };
 
 typedef struct {
     int64_t groups, length, chunks;
@@ -38,32 +40,26 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->workspace_bytes = s.groups * (s.chunks + 1) * (int64_t)sizeof(uint32_t);
 }
 
-/* Codes to bytes, from the least bit on; `n` is a multiple of the codes that fill whole bytes. */
-static void pack(const uint16_t *restrict codes, int64_t n, int bits, uint8_t *restrict to) {
+/* Codes to bytes, from the least bit on; `n` of them fill whole bytes. What a store of eight bytes
+ * writes too much, the next one overwrites. */
+DS_INLINE void pack_of(const uint16_t *codes, int64_t n, uint8_t *to, int bits) {
+    int64_t bytes = n * bits / 8;
+    for (int64_t i = 0; i < n; i += 4) {
+        uint64_t four;
+        __builtin_memcpy(&four, codes + i, sizeof four);
+        four = gather(four, bits);
+        int64_t at = i * bits / 8;
+        if (at + 8 <= bytes) __builtin_memcpy(to + at, &four, 8);
+        else __builtin_memcpy(to + at, &four, (size_t)ds_min(bits / 2, bytes - at));
+    }
+}
+
+static void pack(const uint16_t *codes, int64_t n, int bits, uint8_t *to) {
     switch (bits) {
-    case 8:
-        for (int64_t i = 0; i < n; i++) to[i] = (uint8_t)codes[i];
-        break;
-    case 4:
-        for (int64_t i = 0; i < n / 2; i++) to[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
-        break;
-    case 6:
-        for (int64_t i = 0; i < n / 4; i++) {
-            uint32_t all = codes[4 * i] | (uint32_t)codes[4 * i + 1] << 6 | (uint32_t)codes[4 * i + 2] << 12 |
-                           (uint32_t)codes[4 * i + 3] << 18;
-            to[3 * i] = (uint8_t)all;
-            to[3 * i + 1] = (uint8_t)(all >> 8);
-            to[3 * i + 2] = (uint8_t)(all >> 16);
-        }
-        break;
-    case 12:
-        for (int64_t i = 0; i < n / 2; i++) {
-            uint32_t all = codes[2 * i] | (uint32_t)codes[2 * i + 1] << 12;
-            to[3 * i] = (uint8_t)all;
-            to[3 * i + 1] = (uint8_t)(all >> 8);
-            to[3 * i + 2] = (uint8_t)(all >> 16);
-        }
-        break;
+    case 4: pack_of(codes, n, to, 4); break;
+    case 6: pack_of(codes, n, to, 6); break;
+    case 8: for (int64_t i = 0; i < n; i++) to[i] = (uint8_t)codes[i]; break;
+    case 12: pack_of(codes, n, to, 12); break;
     }
 }
 
@@ -96,19 +92,18 @@ DS_INLINE void encode_part(const ds_call *call, shape s, int64_t first, int64_t 
     const void *x = ds_arg_tensor(call, X, 0)->data;
     uint8_t *codes = ds_arg_tensor(call, CODES, 0)->data;
     uint16_t block[BLOCK + DS_LANES];
-    _Static_assert((int)BLOCK <= (int)DS_RANDOM_TILE, "a block's words are made at once");
-    ds_random room;
+    ds_random random;
     for (int64_t i = at; i < at + n; i += BLOCK) {
         int64_t here = ds_min(BLOCK, at + n - i), from = first + i;
         const uint32_t *words = NULL;
         if (stochastic) {
             uint64_t position = (uint64_t)call->scalars[OFFSET].i + (uint64_t)from;
-            words = ds_random_words(&room, (uint64_t)call->scalars[SEED].i, position, here);
+            words = ds_random_words(&random, (uint64_t)call->scalars[SEED].i, position, here);
         }
         for (int64_t j = 0; j < here; j += DS_LANES) {
             ds_vec v = ds_load_first(here - j, x, from + j, t) * scale;
-            ds_prefetch2(x, from + j + BLOCK, t, 2);
-            codes_u16 narrow = __builtin_convertvector(encode(v, f, words ? words + j : NULL), codes_u16);
+            ds_prefetch2(x, from + j + AHEAD, t, 2);
+            ds_vec_u16 narrow = ds_low_halves(encode(v, f, words ? words + j : NULL));
             __builtin_memcpy(block + j, &narrow, sizeof narrow);
         }
         pack(block, here, f.bits, codes + from / s.per * s.bytes);

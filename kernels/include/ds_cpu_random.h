@@ -10,7 +10,7 @@
 #include "ds_cpu_simd.h"
 
 /* Words that are made at a time, and most that are asked for at a time. */
-enum { DS_RANDOM_STEP = 4 * DS_LANES, DS_RANDOM_TILE = 4096 };
+enum { DS_RANDOM_STEP = 4 * DS_LANES, DS_RANDOM_TILE = 1024 };
 
 /* A tile of words: those from an aligned position on. */
 typedef struct {

@@ -4,13 +4,11 @@
  * from bytes of their own into one byte, and back; large results go past the caches.
  */
 #include "ds_cpu_math.h"
+#include "ds_cpu_narrow.h"
 
 /* packbits(x) -> bits, unpackbits(bits) -> x; an item is a byte of bits. */
 enum { FROM, TO };
 enum { BLOCK = 512 /* bytes of bits at a time */, CHUNK = 4 * BLOCK };
-
-typedef uint8_t ds_vec_u8 __attribute__((vector_size(DS_LANES)));
-typedef int8_t ds_vec_i8 __attribute__((vector_size(DS_LANES)));
 
 /* Bits 63 - 9i: times a 1 at bit 8i, a 1 at bit 63 - i; no two products meet elsewhere. Bits 9i:
  * copies of a byte beside each other, in which bit 7 - i of one is bit 8i + 7. */
@@ -27,7 +25,7 @@ static void plan(const ds_call *call, ds_plan *out) {
 DS_INLINE void test_floats(const void *x, int64_t at, int64_t n, uint8_t *flags, uint32_t t) {
     for (int64_t i = 0; i < n; i += DS_LANES) {
         ds_vec_i32 less = ds_load_first(n - i, x, at + i, t) < 0;
-        ds_vec_u8 flag = (ds_vec_u8)(__builtin_convertvector(less, ds_vec_i8) + 1);
+        ds_vec_u8 flag = ds_low_bytes((ds_vec_u32)(less + 1));
         __builtin_memcpy(flags + i, &flag, sizeof flag);
     }
 }
@@ -57,9 +55,7 @@ DS_INLINE void numbers(const uint8_t *flags, int64_t n, void *x, int64_t at, uin
     for (int64_t i = 0; i < n; i += 2 * DS_LANES) {
         ds_vec v[2];
         for (int part = 0; part < 2; part++) {
-            ds_vec_u8 flag;
-            __builtin_memcpy(&flag, flags + i + part * DS_LANES, sizeof flag);
-            v[part] = __builtin_convertvector(__builtin_convertvector(flag, ds_vec_i32), ds_vec) * (1 - zero) + zero;
+            v[part] = ds_bytes_at(flags + i + part * DS_LANES, 0) * (1 - zero) + zero;
             if (t == DS_F32 && i + 2 * DS_LANES <= n) {
                 ds_put(ds_at(x, at + i + part * DS_LANES, t), (ds_vec_u32)v[part], streams);
             }

@@ -61,11 +61,13 @@ static void finish(const job *job, int64_t group, int64_t at, int64_t n, const f
         DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, NULL, t, streams));
         return;
     }
-    _Static_assert((int)BLOCK <= (int)DS_RANDOM_TILE, "a block's words are made at once");
-    ds_random room;
-    uint64_t position = (uint64_t)job->call->scalars[OFFSET].i + (uint64_t)to;
-    const uint32_t *words = ds_random_words(&room, (uint64_t)job->call->scalars[SEED].i, position, n);
-    DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, words, t, streams));
+    ds_random words;
+    uint64_t seed = (uint64_t)job->call->scalars[SEED].i, position = (uint64_t)job->call->scalars[OFFSET].i + (uint64_t)to;
+    for (int64_t i = 0; i < n; i += DS_RANDOM_TILE) {
+        int64_t some = ds_min(DS_RANDOM_TILE, n - i);
+        const uint32_t *first = ds_random_words(&words, seed, position + (uint64_t)i, some);
+        DS_WITH_FLOAT(t, y->dtype, write(y->data, to + i, some, values + i, p, job->levels, first, t, streams));
+    }
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

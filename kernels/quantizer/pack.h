@@ -18,24 +18,25 @@ static void put_bytes(int8_t *to, const int8_t *from, int64_t n, int streams) {
     __builtin_memcpy(to + i, from + i, (size_t)(n - i));
 }
 
-/* Quantises a block. `per_byte` values lie in a byte, the first one in the lower bits; `to` is that
- * of value 0. */
+/* Pairs of values into bytes, the first one in the lower half. */
+static void pair_up(const int8_t *restrict one, int64_t bytes, int8_t *restrict two) {
+    for (int64_t i = 0; i < bytes; i++) two[i] = (int8_t)((one[2 * i] & 0xf) | one[2 * i + 1] << 4);
+}
+
+/* Quantises a block. `per_byte` values lie in a byte; `to` is that of value 0. */
 static void pack(const float *values, int64_t n, params p, float levels, int64_t per_byte, int8_t *to, int streams) {
-    int8_t bytes[BLOCK + PAD];
+    int8_t one[BLOCK + PAD], two[BLOCK / 2];
     for (int64_t i = 0; i < n; i += DS_LANES) {
-        ds_vec_u32 q = (ds_vec_u32)(scaled(ds_load(values, i, DS_F32), p, levels) + WHOLE);
-        ds_vec_u8 narrow = __builtin_convertvector(q, ds_vec_u8);
-        __builtin_memcpy(bytes + i, &narrow, sizeof narrow);
+        ds_vec whole = scaled(ds_load(values, i, DS_F32), p, levels) + WHOLE;
+        ds_vec_u8 bytes = ds_low_bytes((ds_vec_u32)whole);
+        __builtin_memcpy(one + i, &bytes, sizeof bytes);
     }
-    if (per_byte == 2) {
-        for (int64_t i = 0; i < n; i += DS_LANES) {
-            pairs_u16 pair;
-            __builtin_memcpy(&pair, bytes + i, sizeof pair);
-            pairs_u8 both = __builtin_convertvector((pair & 0xf) | (pair >> 4 & 0xf0), pairs_u8);
-            __builtin_memcpy(bytes + i / 2, &both, sizeof both);
-        }
+    if (per_byte == 1) {
+        put_bytes(to, one, n, streams);
+    } else {
+        pair_up(one, n / 2, two);
+        put_bytes(to, two, n / 2, streams);
     }
-    put_bytes(to, bytes, n / per_byte, streams);
 }
 
 DS_INLINE void add_error_of(const void *err, int64_t at, int64_t n, float *values, uint32_t t) {

@@ -6,8 +6,8 @@
 #define DS_QUANTIZER_VALUES_H
 
 #include "ds_cpu_math.h"
+#include "ds_cpu_narrow.h"
 
-typedef uint8_t ds_vec_u8 __attribute__((vector_size(DS_LANES)));
 typedef int8_t ds_vec_i8 __attribute__((vector_size(DS_LANES)));
 typedef uint16_t pairs_u16 __attribute__((vector_size(DS_LANES)));
 typedef uint8_t pairs_u8 __attribute__((vector_size(DS_LANES / 2)));
@@ -62,22 +62,22 @@ DS_INLINE void read_values(const void *x, int64_t at, int64_t n, float *values, 
     if (i < n) ds_store(values, i, ds_load_first(n - i, x, at + i, t), DS_F32);
 }
 
-/* Lanes [at, at + DS_LANES) of quantised values of which `q` is the first; `n` of them are there. */
+/* Values [at, at + DS_LANES) of quantised ones of which `q` is the first; `n` of them are there, and the
+ * other lanes are anything. */
 DS_INLINE ds_vec unpack(const int8_t *q, int64_t at, int64_t n, int64_t per_byte) {
-    ds_vec_i8 narrow = {0};
-    int64_t bytes = ds_min(DS_LANES, n) / per_byte;
-    if (per_byte == 1) {
-        if (n >= DS_LANES) __builtin_memcpy(&narrow, q + at, sizeof narrow);
-        else __builtin_memcpy(&narrow, q + at, (size_t)bytes);
-    } else {
-        pairs_u8 both = {0};
-        if (n >= DS_LANES) __builtin_memcpy(&both, q + at / 2, sizeof both);
-        else __builtin_memcpy(&both, q + at / 2, (size_t)bytes);
-        pairs_u16 wide = __builtin_convertvector(both, pairs_u16);
-        narrow = (ds_vec_i8)((wide & 0xf) | (wide & 0xf0) << 4);
-        narrow = (narrow ^ 8) - 8; /* the sign of four bits */
+    int8_t few[DS_LANES];
+    if (n < DS_LANES) {
+        __builtin_memset(few, 0, sizeof few);
+        __builtin_memcpy(few, q + at / per_byte, (size_t)(n / per_byte));
     }
-    return __builtin_convertvector(__builtin_convertvector(narrow, ds_vec_i32), ds_vec);
+    const int8_t *from = n < DS_LANES ? few : q + at / per_byte;
+    if (per_byte == 1) return ds_bytes_at(from, 1);
+    pairs_u8 both;
+    __builtin_memcpy(&both, from, sizeof both);
+    pairs_u16 wide = __builtin_convertvector(both, pairs_u16);
+    ds_vec_i8 each = (ds_vec_i8)((wide & 0xf) | (wide & 0xf0) << 4);
+    each = (each ^ 8) - 8; /* the sign of four bits */
+    return ds_bytes_at(&each, 1);
 }
 
 #endif
