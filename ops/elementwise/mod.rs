@@ -68,7 +68,7 @@ binary! {
     minimum;
 }
 
-/// `a + alpha * b`, with `alpha` rounded to f32.
+/// `a + alpha * b`, with `alpha` rounded to f32. A product beyond f32 may be infinite before it is added.
 ///
 /// # Shapes
 /// `a` and `b` are repeated to their common shape, which the result has.
@@ -116,7 +116,8 @@ unary! {
     square();
     /// `1 / x`.
     reciprocal();
-    /// `factor * x + shift`, with both rounded to f32.
+    /// `factor * x + shift`, with both rounded to f32. A product beyond f32 may be infinite before it is
+    /// added to.
     scale(factor, shift);
     /// `x`, but at least `min` and then at most `max`, both rounded to f32; NaN stays NaN.
     clamp(min, max);
