@@ -118,6 +118,11 @@ DS_INLINE const ds_tensor *ds_arg_tensor(const ds_call *call, uint32_t arg, uint
     return &call->tensors[call->args[arg].first + index];
 }
 
+/* The data of the optional argument `arg`; NULL where the call has none. */
+DS_INLINE void *ds_optional(const ds_call *call, uint32_t arg) {
+    return call->args[arg].count ? ds_arg_tensor(call, arg, 0)->data : 0;
+}
+
 DS_INLINE int64_t ds_elements(const ds_tensor *t) {
     int64_t n = 1;
     for (int32_t d = 0; d < t->ndim; d++) n *= t->shape[d];

@@ -26,10 +26,6 @@ typedef struct {
     void *dweight, *dbias;
 } operands;
 
-DS_INLINE const void *optional(const ds_call *call, uint32_t arg) {
-    return call->args[arg].count ? ds_arg_tensor(call, arg, 0)->data : 0;
-}
-
 /* layer_norm_backward(dy, x, weight?, mean, rstd) -> (dx, dweight, dbias), and
  * add_layer_norm_backward(dy, dsum, sum, weight?, mean, rstd) -> (dx, dweight, dbias) */
 DS_INLINE operands operands_of(const ds_call *call, int add) {
@@ -39,7 +35,7 @@ DS_INLINE operands operands_of(const ds_call *call, int add) {
         .dy = ds_arg_tensor(call, DY, 0),
         .dsum = add ? ds_arg_tensor(call, 1, 0) : 0,
         .x = ds_arg_tensor(call, X + more, 0),
-        .weight = optional(call, WEIGHT + more),
+        .weight = ds_optional(call, WEIGHT + more),
         .mean = ds_arg_tensor(call, MEAN + more, 0)->data,
         .rstd = ds_arg_tensor(call, RSTD + more, 0)->data,
         .dx = ds_arg_tensor(call, DX + more, 0),

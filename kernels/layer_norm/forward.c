@@ -8,32 +8,24 @@
  * The moments of a block are those of its deviations from a number near its mean, and blocks are put
  * together in f64 (Chan, Golub and LeVeque 1983), so that rows far from zero keep their variance.
  */
-#include "ds_cpu_rows.h"
+#include "ds_cpu_norm.h"
 
-/* A row to normalise: x, or the sum of x, add_bias and residual. */
+/* What a call works on; of layer_norm `sum` is NULL. */
 typedef struct {
-    const void *x, *residual, *add_bias; /* no add_bias is NULL */
-} source;
-
-/* What a call works on; of layer_norm `residual` and `sum` are NULL. */
-typedef struct {
-    const ds_tensor *x, *residual, *sum, *y;
-    const void *add_bias, *weight, *bias; /* missing ones are NULL */
+    ds_norm_input in;
+    const ds_tensor *sum, *y;
+    const void *weight, *bias; /* missing ones are NULL */
     float *mean, *rstd;
 } operands;
-
-DS_INLINE const void *optional(const ds_call *call, uint32_t arg) {
-    return call->args[arg].count ? ds_arg_tensor(call, arg, 0)->data : 0;
-}
 
 /* layer_norm(x, weight?, bias?; eps) -> (y, mean, rstd) */
 DS_INLINE operands of_norm(const ds_call *call) {
     enum { X, WEIGHT, BIAS, Y, MEAN, RSTD };
     return (operands){
-        .x = ds_arg_tensor(call, X, 0),
+        .in = {.x = ds_arg_tensor(call, X, 0)},
         .y = ds_arg_tensor(call, Y, 0),
-        .weight = optional(call, WEIGHT),
-        .bias = optional(call, BIAS),
+        .weight = ds_optional(call, WEIGHT),
+        .bias = ds_optional(call, BIAS),
         .mean = ds_arg_tensor(call, MEAN, 0)->data,
         .rstd = ds_arg_tensor(call, RSTD, 0)->data,
     };
@@ -43,50 +35,14 @@ DS_INLINE operands of_norm(const ds_call *call) {
 DS_INLINE operands of_add(const ds_call *call) {
     enum { X, RESIDUAL, ADD_BIAS, WEIGHT, BIAS, SUM, Y, MEAN, RSTD };
     return (operands){
-        .x = ds_arg_tensor(call, X, 0),
-        .residual = ds_arg_tensor(call, RESIDUAL, 0),
+        .in = {ds_arg_tensor(call, X, 0), ds_arg_tensor(call, RESIDUAL, 0), ds_optional(call, ADD_BIAS)},
         .sum = ds_arg_tensor(call, SUM, 0),
         .y = ds_arg_tensor(call, Y, 0),
-        .add_bias = optional(call, ADD_BIAS),
-        .weight = optional(call, WEIGHT),
-        .bias = optional(call, BIAS),
+        .weight = ds_optional(call, WEIGHT),
+        .bias = ds_optional(call, BIAS),
         .mean = ds_arg_tensor(call, MEAN, 0)->data,
         .rstd = ds_arg_tensor(call, RSTD, 0)->data,
     };
-}
-
-/* An item is a row. */
-static void plan(const ds_call *call, ds_plan *out) {
-    const ds_tensor *x = ds_arg_tensor(call, 0, 0);
-    out->phases = 1;
-    out->phase[0].items = ds_rows(x);
-    out->phase[0].grain = ds_row_grain(ds_row_length(x));
-}
-
-DS_INLINE source source_of(const operands *o, int64_t row, uint32_t t, int add) {
-    source s = {ds_at(o->x->data, ds_row_offset(o->x, row), t), 0, o->add_bias};
-    if (add) s.residual = ds_at(o->residual->data, ds_row_offset(o->residual, row), t);
-    return s;
-}
-
-/* A pair of the row. */
-DS_INLINE ds_vec2 pair_at(source s, int64_t i, uint32_t t, int add) {
-    ds_vec2 v = ds_load2(s.x, i, t);
-    if (!add) return v;
-    if (s.add_bias) {
-        ds_vec2 b = ds_load2(s.add_bias, i, t);
-        v = (ds_vec2){v.a + b.a, v.b + b.b};
-    }
-    ds_vec2 r = ds_load2(s.residual, i, t);
-    return ds_round2((ds_vec2){v.a + r.a, v.b + r.b}, t);
-}
-
-/* The first `n` lanes of it, 0 in the others. */
-DS_INLINE ds_vec first_at(int64_t n, source s, int64_t i, uint32_t t, int add) {
-    ds_vec v = ds_load_first(n, s.x, i, t);
-    if (!add) return v;
-    if (s.add_bias) v += ds_load_first(n, s.add_bias, i, t);
-    return ds_round(v + ds_load_first(n, s.residual, i, t), t);
 }
 
 /* Number, mean and squared deviations of the elements so far. */
@@ -102,27 +58,27 @@ typedef struct {
 
 /* Begins the block of elements from `i` to `end`: its pivot is the mean of its first ones, which one
  * element far from all others cannot take far from the block's mean. */
-DS_INLINE deviations deviations_from(source s, int64_t i, int64_t end, uint32_t t, int add) {
+DS_INLINE deviations deviations_from(ds_norm_row s, int64_t i, int64_t end, uint32_t t, int add) {
     double near;
     if (i + DS_PAIR <= end) {
-        ds_vec2 v = pair_at(s, i, t, add);
+        ds_vec2 v = ds_norm_pair(s, i, t, add);
         near = ds_vsum(v.a + v.b) / DS_PAIR;
     } else {
         int64_t n = ds_min(DS_LANES, end - i);
-        near = ds_vsum(first_at(n, s, i, t, add)) / (double)n;
+        near = ds_vsum(ds_norm_first(n, s, i, t, add)) / (double)n;
     }
     return (deviations){.pivot = ds_splat((float)near)};
 }
 
-DS_INLINE void add_pair(deviations *sums, source s, int64_t i, uint32_t t, int add) {
-    ds_vec2 v = pair_at(s, i, t, add);
+DS_INLINE void add_pair(deviations *sums, ds_norm_row s, int64_t i, uint32_t t, int add) {
+    ds_vec2 v = ds_norm_pair(s, i, t, add);
     v = (ds_vec2){v.a - sums->pivot, v.b - sums->pivot};
     sums->sum = (ds_vec2){sums->sum.a + v.a, sums->sum.b + v.b};
     sums->squares = (ds_vec2){ds_vfma(v.a, v.a, sums->squares.a), ds_vfma(v.b, v.b, sums->squares.b)};
 }
 
-DS_INLINE void add_first(int64_t n, deviations *sums, source s, int64_t i, uint32_t t, int add) {
-    ds_vec v = ds_keep_first(n, first_at(n, s, i, t, add) - sums->pivot);
+DS_INLINE void add_first(int64_t n, deviations *sums, ds_norm_row s, int64_t i, uint32_t t, int add) {
+    ds_vec v = ds_keep_first(n, ds_norm_first(n, s, i, t, add) - sums->pivot);
     sums->sum.a += v;
     sums->squares.a = ds_vfma(v, v, sums->squares.a);
 }
@@ -138,7 +94,7 @@ DS_INLINE void add_block(moments *m, const deviations *block, int64_t n) {
 }
 
 /* The moments of a row of `d`. */
-DS_INLINE moments moments_of(source s, int64_t d, uint32_t t, int add) {
+DS_INLINE moments moments_of(ds_norm_row s, int64_t d, uint32_t t, int add) {
     moments m = {0};
     for (int64_t i = 0; i < d;) {
         int64_t begin = i, end = ds_min(i + DS_BLOCK, d);
@@ -159,8 +115,8 @@ typedef struct {
 
 DS_INLINE ds_vec normal(const result *to, ds_vec v) { return ds_vfma(v - to->mean, to->rstd, to->rest); }
 
-DS_INLINE void write_pair(const result *to, source s, int64_t i, uint32_t t, int add, int streams) {
-    ds_vec2 v = pair_at(s, i, t, add);
+DS_INLINE void write_pair(const result *to, ds_norm_row s, int64_t i, uint32_t t, int add, int streams) {
+    ds_vec2 v = ds_norm_pair(s, i, t, add);
     if (add) ds_store2(to->sum, i, v, t, streams);
     v = (ds_vec2){normal(to, v.a), normal(to, v.b)};
     if (to->weight) {
@@ -174,8 +130,8 @@ DS_INLINE void write_pair(const result *to, source s, int64_t i, uint32_t t, int
     ds_store2(to->y, i, v, t, streams);
 }
 
-DS_INLINE void write_first(int64_t n, const result *to, source s, int64_t i, uint32_t t, int add) {
-    ds_vec v = first_at(n, s, i, t, add);
+DS_INLINE void write_first(int64_t n, const result *to, ds_norm_row s, int64_t i, uint32_t t, int add) {
+    ds_vec v = ds_norm_first(n, s, i, t, add);
     if (add) ds_store_first(n, to->sum, i, v, t);
     v = normal(to, v);
     if (to->weight) v *= ds_load_first(n, to->weight, i, t);
@@ -184,7 +140,7 @@ DS_INLINE void write_first(int64_t n, const result *to, source s, int64_t i, uin
 }
 
 /* The results of the row `from`; returns the moments of the row `next`, where there is one. */
-DS_INLINE moments write_row(const result *to, source from, source next, int64_t d, uint32_t t, int add,
+DS_INLINE moments write_row(const result *to, ds_norm_row from, ds_norm_row next, int64_t d, uint32_t t, int add,
                             int streams) {
     moments m = {0};
     for (int64_t i = 0; i < d;) {
@@ -194,8 +150,7 @@ DS_INLINE moments write_row(const result *to, source from, source next, int64_t 
         for (; i + DS_PAIR <= end; i += DS_PAIR) {
             write_pair(to, from, i, t, add, streams);
             if (!next.x) continue;
-            ds_fetch_row(next.x, i, t);
-            if (add) ds_fetch_row(next.residual, i, t);
+            ds_norm_fetch(next, i, t, add);
             add_pair(&sums, next, i, t, add);
         }
         for (; i < end; i += DS_LANES) {
@@ -209,12 +164,12 @@ DS_INLINE moments write_row(const result *to, source from, source next, int64_t 
 }
 
 DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, int64_t end, uint32_t t, int add) {
-    int64_t d = ds_row_length(o->x);
+    int64_t d = ds_row_length(o->in.x);
     int large = ds_streams(ds_elements(o->y), t);
-    source from = source_of(o, begin, t, add);
+    ds_norm_row from = ds_norm_row_of(&o->in, begin, t, add);
     moments m = moments_of(from, d, t, add);
     for (int64_t row = begin; row < end; row++) {
-        source next = row + 1 < end ? source_of(o, row + 1, t, add) : (source){0};
+        ds_norm_row next = row + 1 < end ? ds_norm_row_of(&o->in, row + 1, t, add) : (ds_norm_row){0};
         double variance = m.squares < 0 ? 0 : m.squares / (double)d;
         double rstd = 1.0 / ds_sqrt(variance + call->scalars[0].f);
         m.mean += m.squares - m.squares; /* nothing, but NaN where there is no variance */
@@ -239,14 +194,14 @@ DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, in
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     operands o = of_norm(call);
-    DS_WITH_FLOAT(t, o.x->dtype, forward(call, &o, begin, end, t, 0));
+    DS_WITH_FLOAT(t, o.in.x->dtype, forward(call, &o, begin, end, t, 0));
 }
 
 static void run_add(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     operands o = of_add(call);
-    DS_WITH_FLOAT(t, o.x->dtype, forward(call, &o, begin, end, t, 1));
+    DS_WITH_FLOAT(t, o.in.x->dtype, forward(call, &o, begin, end, t, 1));
 }
 
-DS_KERNEL(ds_layer_norm, plan, run);
-DS_KERNEL(ds_add_layer_norm, plan, run_add);
+DS_KERNEL(ds_layer_norm, ds_norm_plan, run);
+DS_KERNEL(ds_add_layer_norm, ds_norm_plan, run_add);

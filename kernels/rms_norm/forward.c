@@ -7,17 +7,13 @@
  * results go past the caches, else a store would first read what it overwrites; so that the sum can,
  * it is made twice rather than kept. About 4 flops an element are free.
  */
-#include "ds_cpu_rows.h"
+#include "ds_cpu_norm.h"
 
-/* A row to normalise: x, or the sum of x, bias and residual. */
+/* What a call works on; of rms_norm `sum` is NULL. */
 typedef struct {
-    const void *x, *residual, *bias; /* no bias is NULL */
-} source;
-
-/* What a call works on; of rms_norm `residual`, `sum` and `bias` are NULL. */
-typedef struct {
-    const ds_tensor *x, *residual, *sum, *y;
-    const void *bias, *weight;
+    ds_norm_input in;
+    const ds_tensor *sum, *y;
+    const void *weight;
     float *rstd;
 } operands;
 
@@ -25,7 +21,7 @@ typedef struct {
 DS_INLINE operands of_norm(const ds_call *call) {
     enum { X, WEIGHT, Y, RSTD };
     return (operands){
-        .x = ds_arg_tensor(call, X, 0),
+        .in = {.x = ds_arg_tensor(call, X, 0)},
         .y = ds_arg_tensor(call, Y, 0),
         .weight = ds_arg_tensor(call, WEIGHT, 0)->data,
         .rstd = ds_arg_tensor(call, RSTD, 0)->data,
@@ -36,64 +32,28 @@ DS_INLINE operands of_norm(const ds_call *call) {
 DS_INLINE operands of_add(const ds_call *call) {
     enum { X, RESIDUAL, BIAS, WEIGHT, SUM, Y, RSTD };
     return (operands){
-        .x = ds_arg_tensor(call, X, 0),
-        .residual = ds_arg_tensor(call, RESIDUAL, 0),
+        .in = {ds_arg_tensor(call, X, 0), ds_arg_tensor(call, RESIDUAL, 0), ds_optional(call, BIAS)},
         .sum = ds_arg_tensor(call, SUM, 0),
         .y = ds_arg_tensor(call, Y, 0),
-        .bias = call->args[BIAS].count ? ds_arg_tensor(call, BIAS, 0)->data : 0,
         .weight = ds_arg_tensor(call, WEIGHT, 0)->data,
         .rstd = ds_arg_tensor(call, RSTD, 0)->data,
     };
 }
 
-/* An item is a row. */
-static void plan(const ds_call *call, ds_plan *out) {
-    const ds_tensor *x = ds_arg_tensor(call, 0, 0);
-    out->phases = 1;
-    out->phase[0].items = ds_rows(x);
-    out->phase[0].grain = ds_row_grain(ds_row_length(x));
-}
-
-DS_INLINE source source_of(const operands *o, int64_t row, uint32_t t, int add) {
-    source s = {ds_at(o->x->data, ds_row_offset(o->x, row), t), 0, o->bias};
-    if (add) s.residual = ds_at(o->residual->data, ds_row_offset(o->residual, row), t);
-    return s;
-}
-
-/* A pair of the row. */
-DS_INLINE ds_vec2 pair_at(source s, int64_t i, uint32_t t, int add) {
-    ds_vec2 v = ds_load2(s.x, i, t);
-    if (!add) return v;
-    if (s.bias) {
-        ds_vec2 b = ds_load2(s.bias, i, t);
-        v = (ds_vec2){v.a + b.a, v.b + b.b};
-    }
-    ds_vec2 r = ds_load2(s.residual, i, t);
-    return ds_round2((ds_vec2){v.a + r.a, v.b + r.b}, t);
-}
-
-/* The first `n` lanes of it, 0 in the others. */
-DS_INLINE ds_vec first_at(int64_t n, source s, int64_t i, uint32_t t, int add) {
-    ds_vec v = ds_load_first(n, s.x, i, t);
-    if (!add) return v;
-    if (s.bias) v += ds_load_first(n, s.bias, i, t);
-    return ds_round(v + ds_load_first(n, s.residual, i, t), t);
-}
-
 /* Adds the squares of a pair. */
-DS_INLINE ds_vec2 add_squares(ds_vec2 sum, source s, int64_t i, uint32_t t, int add) {
-    ds_vec2 v = pair_at(s, i, t, add);
+DS_INLINE ds_vec2 add_squares(ds_vec2 sum, ds_norm_row s, int64_t i, uint32_t t, int add) {
+    ds_vec2 v = ds_norm_pair(s, i, t, add);
     return (ds_vec2){ds_vfma(v.a, v.a, sum.a), ds_vfma(v.b, v.b, sum.b)};
 }
 
 /* The same of the first `n` lanes. */
-DS_INLINE ds_vec add_squares_first(int64_t n, ds_vec sum, source s, int64_t i, uint32_t t, int add) {
-    ds_vec v = first_at(n, s, i, t, add);
+DS_INLINE ds_vec add_squares_first(int64_t n, ds_vec sum, ds_norm_row s, int64_t i, uint32_t t, int add) {
+    ds_vec v = ds_norm_first(n, s, i, t, add);
     return ds_vfma(v, v, sum);
 }
 
 /* Sum of squares of a row of `d`. */
-DS_INLINE double sum_of_squares(source s, int64_t d, uint32_t t, int add) {
+DS_INLINE double sum_of_squares(ds_norm_row s, int64_t d, uint32_t t, int add) {
     double total = 0;
     for (int64_t i = 0; i < d;) {
         int64_t end = ds_min(i + DS_BLOCK, d);
@@ -112,20 +72,20 @@ typedef struct {
     ds_vec rstd;
 } result;
 
-DS_INLINE void write_pair(const result *to, source s, int64_t i, uint32_t t, int add, int streams) {
-    ds_vec2 v = pair_at(s, i, t, add), w = ds_load2(to->weight, i, t);
+DS_INLINE void write_pair(const result *to, ds_norm_row s, int64_t i, uint32_t t, int add, int streams) {
+    ds_vec2 v = ds_norm_pair(s, i, t, add), w = ds_load2(to->weight, i, t);
     if (add) ds_store2(to->sum, i, v, t, streams);
     ds_store2(to->y, i, (ds_vec2){v.a * to->rstd * w.a, v.b * to->rstd * w.b}, t, streams);
 }
 
-DS_INLINE void write_first(int64_t n, const result *to, source s, int64_t i, uint32_t t, int add) {
-    ds_vec v = first_at(n, s, i, t, add);
+DS_INLINE void write_first(int64_t n, const result *to, ds_norm_row s, int64_t i, uint32_t t, int add) {
+    ds_vec v = ds_norm_first(n, s, i, t, add);
     if (add) ds_store_first(n, to->sum, i, v, t);
     ds_store_first(n, to->y, i, v * to->rstd * ds_load_first(n, to->weight, i, t), t);
 }
 
 /* The results of the row `from`; returns the sum of squares of the row `next`, where there is one. */
-DS_INLINE double write_row(const result *to, source from, source next, int64_t d, uint32_t t, int add,
+DS_INLINE double write_row(const result *to, ds_norm_row from, ds_norm_row next, int64_t d, uint32_t t, int add,
                            int streams) {
     double total = 0;
     for (int64_t i = 0; i < d;) {
@@ -134,8 +94,7 @@ DS_INLINE double write_row(const result *to, source from, source next, int64_t d
         for (; i + DS_PAIR <= end; i += DS_PAIR) {
             write_pair(to, from, i, t, add, streams);
             if (!next.x) continue;
-            ds_fetch_row(next.x, i, t);
-            if (add) ds_fetch_row(next.residual, i, t);
+            ds_norm_fetch(next, i, t, add);
             sum = add_squares(sum, next, i, t, add);
         }
         for (; i < end; i += DS_LANES) {
@@ -148,12 +107,12 @@ DS_INLINE double write_row(const result *to, source from, source next, int64_t d
 }
 
 DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, int64_t end, uint32_t t, int add) {
-    int64_t d = ds_row_length(o->x);
+    int64_t d = ds_row_length(o->in.x);
     int large = ds_streams(ds_elements(o->y), t);
-    source from = source_of(o, begin, t, add);
+    ds_norm_row from = ds_norm_row_of(&o->in, begin, t, add);
     double squares = sum_of_squares(from, d, t, add);
     for (int64_t row = begin; row < end; row++) {
-        source next = row + 1 < end ? source_of(o, row + 1, t, add) : (source){0};
+        ds_norm_row next = row + 1 < end ? ds_norm_row_of(&o->in, row + 1, t, add) : (ds_norm_row){0};
         o->rstd[row] = (float)(1.0 / ds_sqrt(squares / (double)d + call->scalars[0].f));
         result to = {
             .sum = add ? ds_at(o->sum->data, ds_row_offset(o->sum, row), t) : 0,
@@ -171,14 +130,14 @@ DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, in
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     operands o = of_norm(call);
-    DS_WITH_FLOAT(t, o.x->dtype, forward(call, &o, begin, end, t, 0));
+    DS_WITH_FLOAT(t, o.in.x->dtype, forward(call, &o, begin, end, t, 0));
 }
 
 static void run_add(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     operands o = of_add(call);
-    DS_WITH_FLOAT(t, o.x->dtype, forward(call, &o, begin, end, t, 1));
+    DS_WITH_FLOAT(t, o.in.x->dtype, forward(call, &o, begin, end, t, 1));
 }
 
-DS_KERNEL(ds_rms_norm, plan, run);
-DS_KERNEL(ds_add_rms_norm, plan, run_add);
+DS_KERNEL(ds_rms_norm, ds_norm_plan, run);
+DS_KERNEL(ds_add_rms_norm, ds_norm_plan, run_add);
