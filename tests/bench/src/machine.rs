@@ -12,7 +12,10 @@ pub(crate) fn print(filters: &[String]) {
         some => format!(" -- {}", some.join(" ")),
     };
     println!("- command: `cargo run --release -p ds-bench{filters}`");
-    println!("- processor: {cpu}, {cores} cores; memory: {memory_kib}");
+    let cache_mib = last_cache_bytes() >> 20;
+    println!(
+        "- processor: {cpu}, {cores} cores, last cache: {cache_mib} MiB; memory: {memory_kib}"
+    );
     println!(
         "- kernel: {}",
         fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -28,6 +31,16 @@ pub(crate) fn print(filters: &[String]) {
         "- rounds: {}, after one that is not counted",
         crate::sample::ROUNDS
     );
+}
+
+/// What the last level of the caches holds; 32 MiB where the system does not say.
+pub(crate) fn last_cache_bytes() -> u64 {
+    let size = |level| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{level}/size");
+        let text = fs::read_to_string(path).ok()?;
+        text.trim().strip_suffix('K')?.parse::<u64>().ok()
+    };
+    (0..=4).filter_map(size).max().unwrap_or(32 << 10) << 10
 }
 
 /// The load averages of 1, 5 and 15 minutes.

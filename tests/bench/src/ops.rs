@@ -4,13 +4,16 @@
 //! The roofline of a call is the longer one of two times: its bytes at the bandwidth of a plain loop
 //! that reads and writes in about the same shares, and its operations at the peak of the processor.
 //! Both are measured in turns with it.
+//!
+//! Beyond the caches, every side goes through copies of its tensors in turn, together more than the
+//! last cache keeps: there are processors of which it holds hundreds of megabytes.
 
 use ds_core::op::{self, Case, HostCall, Op, Placed, RunsOn, Size, Traffic};
 use ds_schema::{Attr, Multiplicity};
 use serde_json::{Value, json};
 
 use crate::{
-    Result,
+    Result, machine,
     peer::Peer,
     sample::{Side, Spread, alternate, mean_seconds, paired},
 };
@@ -22,6 +25,8 @@ pub(crate) const PREFIX: &str = "op/";
 const TURN_SECONDS: f64 = 0.02;
 /// Most calls in a turn.
 const MOST_CALLS: f64 = 2000.0;
+/// Most copies of a call's tensors.
+const MOST_COPIES: u64 = 16;
 
 /// Every op with cases to measure.
 pub(crate) fn measurable() -> impl Iterator<Item = &'static Op> {
@@ -50,8 +55,9 @@ pub(crate) fn rows(op: &Op) -> Result<()> {
 
 fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()> {
     let stream = ds_tests::cpu()?.default_stream()?;
-    let placed = Placed::new(stream, case)?;
-    let on = match placed.resolve(stream)? {
+    let beyond = size == Size::Large;
+    let mut placed = vec![Placed::new(stream, case)?];
+    let on = match placed[0].resolve(stream)? {
         RunsOn::Kernel(name) => name.to_owned(),
         RunsOn::Reference(why) => {
             println!(
@@ -63,37 +69,45 @@ fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()>
         }
         RunsOn::Nothing => return Ok(()),
     };
-    let traffic = placed.traffic();
+    let traffic = placed[0].traffic();
     let operations = case.operation_count();
-    let mut launch = || Ok(placed.launch(stream)?);
-    let calls = calls(mean_seconds(1, &mut launch)?);
-    let mut ours = || {
-        let took = mean_seconds(calls, &mut launch)?;
-        Ok::<_, Box<dyn std::error::Error>>(took)
+    let copies = if beyond { copies(traffic.bytes()) } else { 1 };
+    for _ in 1..copies {
+        placed.push(Placed::new(stream, case)?);
+    }
+    let mut turns = placed.iter().cycle();
+    let mut launch = || match turns.next() {
+        Some(placed) => Ok(placed.launch(stream)?),
+        None => Ok(()),
     };
+    let calls = calls(mean_seconds(copies, &mut launch)?).next_multiple_of(copies);
+    let mut ours = || mean_seconds(calls, &mut launch);
 
     // Within the caches there is no one limit: what matters there is what surrounds the kernel.
-    let beyond = size == Size::Large;
     let mut loops = Vec::new();
     let mut arithmetic = None;
     if beyond {
         for name in loops_like(traffic) {
-            loops.push(Peer::probe(&format!("{name} {}", floats(name, traffic)))?);
+            let elements = floats(name, traffic) * u64::from(copies);
+            loops.push(Peer::probe(&format!("{name} {elements}"))?);
         }
         arithmetic = Some(Peer::probe("fma 0")?);
     }
-    let torch = torch.and_then(|torch| match torch.ask(&setup(op, &case.call().ok()?)) {
-        Ok(_) => Some(torch),
-        Err(e) if e.to_string().contains("no peer") => None,
-        Err(e) => {
-            eprintln!("{} {}: {e}", op.name(), case.name());
-            None
-        }
-    });
+    let torch = torch.and_then(
+        |torch| match torch.ask(&setup(op, &case.call().ok()?, copies)) {
+            Ok(_) => Some(torch),
+            Err(e) if e.to_string().contains("no peer") => None,
+            Err(e) => {
+                eprintln!("{} {}: {e}", op.name(), case.name());
+                None
+            }
+        },
+    );
 
     let bounds = loops.len();
     let mut sides: Vec<Side<'_>> = vec![Box::new(&mut ours)];
-    sides.extend(loops.iter_mut().map(|probe| probe.side(calls)));
+    // A loop goes through as much as all copies have.
+    sides.extend(loops.iter_mut().map(|probe| probe.side(calls / copies)));
     sides.extend(arithmetic.iter_mut().map(|probe| probe.side(1)));
     let has_torch = torch.is_some();
     sides.extend(torch.map(|torch| torch.side(calls)));
@@ -103,7 +117,7 @@ fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()>
         let bound: Vec<f64> = (0..seconds[0].len())
             .map(|round| {
                 let times = seconds[1..=bounds].iter().map(|loops| loops[round]);
-                let memory = times.fold(f64::INFINITY, f64::min);
+                let memory = times.fold(f64::INFINITY, f64::min) / f64::from(copies);
                 memory.max(operations / peak(seconds[bounds + 1][round]))
             })
             .collect();
@@ -138,6 +152,15 @@ fn calls(seconds: f64) -> u32 {
     (TURN_SECONDS / seconds).ceil().clamp(1.0, MOST_CALLS) as u32
 }
 
+/// So many copies of a call's tensors are twice what the last cache holds; at most those that fit in
+/// memory with room for the other sides.
+#[allow(clippy::cast_possible_truncation, reason = "between 1 and 16")]
+fn copies(bytes: u64) -> u32 {
+    (2 * machine::last_cache_bytes())
+        .div_ceil(bytes.max(1))
+        .clamp(1, MOST_COPIES) as u32
+}
+
 /// The probe's loops that read and write in about the same shares.
 fn loops_like(traffic: Traffic) -> &'static [&'static str] {
     let written = traffic.written_bytes as f64 / traffic.bytes().max(1) as f64;
@@ -166,8 +189,8 @@ fn peak(seconds: f64) -> f64 {
     2.0 * 16.0 * 12.0 * f64::from(1 << 20) * threads as f64 / seconds
 }
 
-/// What the Python side makes the same call of.
-fn setup(op: &Op, call: &HostCall) -> String {
+/// What the Python side makes the same call of, and how many copies of it.
+fn setup(op: &Op, call: &HostCall, copies: u32) -> String {
     let mut tensors = serde_json::Map::new();
     for (argument, arg) in op.schema().arguments().iter().zip(&call.args) {
         let multiplicity = match argument.multiplicity {
@@ -206,6 +229,6 @@ fn setup(op: &Op, call: &HostCall) -> String {
         };
         values.insert(name, value);
     }
-    let call = json!({"op": op.name(), "tensors": tensors, "values": values});
+    let call = json!({"op": op.name(), "tensors": tensors, "values": values, "copies": copies});
     format!("setup op {call}")
 }

@@ -5,7 +5,7 @@ tensors, lists of them, None for a missing optional; static attributes and launc
 It gives the forms that do the same work, of which the fastest is measured, or nothing where PyTorch
 has none. Outputs are there to be written (`out=`).
 """
-import importlib, pkgutil, time
+import importlib, itertools, pkgutil, time
 
 import torch
 
@@ -24,17 +24,22 @@ def tensor(dtype, shape, least, greatest):
     return torch.randint(least, greatest + 1, shape).to(t)
 
 
+def forms_of(form, call):
+    values = dict(call["values"])
+    for argument, (multiplicity, tensors) in call["tensors"].items():
+        made = [tensor(*t) for t in tensors]
+        values[argument] = made if multiplicity == "list" else next(iter(made), None)
+    return form(**values) or []
+
+
 def fastest(call):
+    """The fastest form of as many copies as are asked for, in turns."""
     name = call["op"]
     modules = (importlib.import_module(f"ops.{m.name}") for m in pkgutil.iter_modules(__path__))
     form = next((getattr(m, name) for m in modules if hasattr(m, name)), None)
     if form is None:
         raise LookupError(f"no peer for {name}")
-    values = dict(call["values"])
-    for argument, (multiplicity, tensors) in call["tensors"].items():
-        made = [tensor(*t) for t in tensors]
-        values[argument] = made if multiplicity == "list" else next(iter(made), None)
-    forms = form(**values) or []
+    forms = forms_of(form, call)
     if not forms:
         raise LookupError(f"no peer for this {name}")
 
@@ -45,4 +50,9 @@ def fastest(call):
             run()
         return time.perf_counter() - start
 
-    return min(forms, key=seconds) if len(forms) > 1 else forms[0]
+    best = min(range(len(forms)), key=lambda i: seconds(forms[i])) if len(forms) > 1 else 0
+    copies = [forms[best]] + [forms_of(form, call)[best] for _ in range(call["copies"] - 1)]
+    if len(copies) == 1:
+        return copies[0]
+    turns = itertools.cycle(copies)
+    return lambda: next(turns)()
