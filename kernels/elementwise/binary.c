@@ -12,16 +12,16 @@ typedef ds_vec (*lanes)(ds_vec a, ds_vec b, float k);
 
 static void plan(const ds_call *call, ds_plan *out) { plan_inputs(call, INPUTS, out); }
 
-DS_INLINE void through(const span *s, uint32_t t, lanes f) {
+DS_INLINE void through(const span *s, lanes f) {
     const char *a = s->in[0], *b = s->in[1];
-    int64_t a_step = s->step[0] * DS_LANES * ds_size(t), b_step = s->step[1] * DS_LANES * ds_size(t), i = 0;
-    for (; i + PAIR <= s->n; i += PAIR, a += 2 * a_step, b += 2 * b_step) {
+    uint32_t t = s->t;
+    int streams = s->streams;
+    int64_t a_step = s->step[0] * DS_LANES * ds_size(t), b_step = s->step[1] * DS_LANES * ds_size(t);
+    for (int64_t i = 0; i < s->n; i += PAIR, a += 2 * a_step, b += 2 * b_step) {
+        ASK_EACH_TIME(t, streams);
+        ds_prefetch2(a, AHEAD, t, 1), ds_prefetch2(b, AHEAD, t, 1);
         ds_vec2 x = ds_load2(a, 0, t), y = ds_load2(b, 0, t);
-        ds_store2(s->out, i, (ds_vec2){f(x.a, y.a, s->k[0]), f(x.b, y.b, s->k[0])}, t, s->streams);
-    }
-    for (; i < s->n; i += DS_LANES, a += a_step, b += b_step) {
-        int64_t n = s->n - i;
-        ds_store_first(n, s->out, i, f(ds_load_first(n, a, 0, t), ds_load_first(n, b, 0, t), s->k[0]), t);
+        ds_store2(s->out, i, (ds_vec2){f(x.a, y.a, s->k[0]), f(x.b, y.b, s->k[0])}, t, streams);
     }
 }
 
@@ -30,10 +30,10 @@ DS_INLINE void through(const span *s, uint32_t t, lanes f) {
         (void)alpha;                                                                          \
         return __VA_ARGS__;                                                                   \
     }                                                                                         \
-    FLOAT_SPANS(name, through, name##_lanes)                                                  \
+    static void name##_span(const span *s) { through(s, name##_lanes); }                      \
     static void run_##name(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) { \
         (void)phase;                                                                          \
-        run_inputs(call, INPUTS, begin, end, name##_of(ds_arg_tensor(call, 0, 0)->dtype), k, 0); \
+        run_inputs(call, INPUTS, begin, end, name##_span, k, 0);                              \
     }                                                                                         \
     DS_KERNEL(ds_##name, plan, run_##name)
 

@@ -13,6 +13,8 @@ enum {
     BLOCK = 16 * 1024,     /* elements of an item, worth a thread's while */
     PIECE = 512,           /* elements that are gathered at a time, within the first cache */
     REPEATED_BYTES = 2 * sizeof(ds_vec),
+    AHEAD = 1024, /* elements from what is computed to what is fetched: functions take so long that the
+                     processor's own look ahead does not reach it */
 };
 
 /* What a function of this family computes at a time. */
@@ -20,7 +22,8 @@ typedef struct {
     const void *in[MOST_INPUTS];
     int64_t step[MOST_INPUTS]; /* 1, or 0 where `in` holds REPEATED_BYTES of one element */
     void *out;
-    int64_t n;
+    int64_t n;   /* a multiple of PAIR */
+    uint32_t t;  /* dtype of `out` */
     int streams; /* past the caches */
     float k[2];  /* the call's scalars */
 } span;
@@ -36,37 +39,52 @@ static void plan_inputs(const ds_call *call, uint32_t inputs, ds_plan *out) {
     out->phase[0].grain = ds_max(1, BLOCK / ds_max(1, length));
 }
 
-/* REPEATED_BYTES of the element. */
-static void repeat(void *to, const void *element, int64_t bytes) {
-    ds_gather(to, 1, element, 0, REPEATED_BYTES / bytes, bytes);
+/* Room for a piece of each tensor, and for the elements that repeat. */
+typedef struct {
+    _Alignas(64) char pieces[MOST_INPUTS + 1][PIECE * 8];
+    _Alignas(64) char repeated[MOST_INPUTS][REPEATED_BYTES];
+} room;
+
+/* A row of a call: where its tensors begin, the output last, and their strides and sizes of elements. */
+typedef struct {
+    char *data[MOST_INPUTS + 1];
+    const int64_t *strides, *bytes;
+    uint32_t inputs;
+} row_of;
+
+/* `n` elements of the row from `i` on, where they lie or, `apart`, in room for a multiple of PAIR. */
+static void run_piece(const row_of *row, span *s, room *room, int64_t i, int64_t n, int apart, span_fn f) {
+    s->n = ds_div_up(n, PAIR) * PAIR;
+    for (uint32_t k = 0; k < row->inputs; k++) {
+        int64_t stride = row->strides[k], bytes = row->bytes[k];
+        const char *at = row->data[k] + i * stride * bytes;
+        s->in[k] = stride == 0 ? room->repeated[k] : stride == 1 && !apart ? at : room->pieces[k];
+        if (s->in[k] != room->pieces[k]) continue;
+        ds_gather(room->pieces[k], 1, at, stride, n, bytes);
+        __builtin_memset(room->pieces[k] + n * bytes, 0, (size_t)((s->n - n) * bytes));
+    }
+    int64_t stride = row->strides[row->inputs], bytes = row->bytes[row->inputs];
+    char *at = row->data[row->inputs] + i * stride * bytes;
+    s->out = stride == 1 && !apart ? at : room->pieces[row->inputs];
+    f(s);
+    if (s->out != at) ds_gather(at, stride, s->out, 1, n, bytes);
 }
 
-/* One row's elements from `i` on: `in` and `out` are their first ones, a stride apart each. */
-static void run_row(span s, const int64_t *strides, const int64_t *bytes, uint32_t inputs, span_fn f) {
-    _Alignas(64) char repeated[MOST_INPUTS][REPEATED_BYTES];
-    _Alignas(64) char gathered[MOST_INPUTS + 1][PIECE * 8];
-    const char *from[MOST_INPUTS];
-    char *to = s.out;
-    int64_t n = s.n, piece = n;
-    if (strides[inputs] != 1) piece = PIECE;
-    for (uint32_t k = 0; k < inputs; k++) {
-        from[k] = s.in[k];
-        s.step[k] = strides[k] != 0;
-        if (strides[k] == 0) repeat(repeated[k], s.in[k], bytes[k]);
-        else if (strides[k] != 1) piece = PIECE;
+/* The first `n` elements of the row. */
+static void run_row(const row_of *row, span s, int64_t n, span_fn f) {
+    room room;
+    int64_t piece = n;
+    if (row->strides[row->inputs] != 1) piece = PIECE;
+    for (uint32_t k = 0; k < row->inputs; k++) {
+        s.step[k] = row->strides[k] != 0;
+        int64_t bytes = row->bytes[k];
+        if (row->strides[k] == 0) ds_gather(room.repeated[k], 1, row->data[k], 0, REPEATED_BYTES / bytes, bytes);
+        else if (row->strides[k] != 1) piece = PIECE;
     }
-    for (int64_t i = 0; i < n; i += piece) {
-        s.n = ds_min(piece, n - i);
-        for (uint32_t k = 0; k < inputs; k++) {
-            const char *at = from[k] + i * strides[k] * bytes[k];
-            s.in[k] = strides[k] == 0 ? repeated[k] : strides[k] == 1 ? at : gathered[k];
-            if (s.in[k] == gathered[k]) ds_gather(gathered[k], 1, at, strides[k], s.n, bytes[k]);
-        }
-        char *at = to + i * strides[inputs] * bytes[inputs];
-        s.out = strides[inputs] == 1 ? at : gathered[MOST_INPUTS];
-        f(&s);
-        if (s.out != at) ds_gather(at, strides[inputs], s.out, 1, s.n, bytes[inputs]);
-    }
+    int64_t whole = n / PAIR * PAIR;
+    for (int64_t i = 0; i < whole; i += piece) run_piece(row, &s, &room, i, ds_min(piece, whole - i), 0, f);
+    s.streams = 0;
+    if (whole < n) run_piece(row, &s, &room, whole, n - whole, 1, f);
 }
 
 /* The items from `begin` to `end`. The output is the argument behind the inputs. */
@@ -88,25 +106,19 @@ static void run_inputs(const ds_call *call, uint32_t inputs, int64_t begin, int6
     for (uint32_t k = 0; k < inputs; k++) large = large && data[k] != data[inputs];
     for (int64_t item = begin; item < end; item++) {
         int64_t row = blocks == 1 ? item : item / blocks, i = (item - row * blocks) * BLOCK;
-        span s = {.n = ds_min(BLOCK, length - i), .k = {k0, k1}};
-        char *at[MOST_INPUTS + 1];
+        int64_t n = ds_min(BLOCK, length - i);
+        span s = {.t = y->dtype, .k = {k0, k1}};
+        row_of of = {.strides = strides, .bytes = bytes, .inputs = inputs};
         for (uint32_t k = 0; k <= inputs; k++)
-            at[k] = data[k] + (ds_views_offset(&v, k, row) + i * strides[k]) * bytes[k];
-        for (uint32_t k = 0; k < inputs; k++) s.in[k] = at[k];
-        s.out = at[inputs];
-        s.streams = large && ds_aligned(s.out);
-        run_row(s, strides, bytes, inputs, f);
+            of.data[k] = data[k] + (ds_views_offset(&v, k, row) + i * strides[k]) * bytes[k];
+        s.streams = large && ds_aligned(of.data[inputs]);
+        run_row(&of, s, n, f);
     }
     if (large) ds_fence();
 }
 
-/* A span function for each dtype that vectors load and store. */
-#define FLOAT_SPANS(name, through, lanes)                                         \
-    static void name##_f32(const span *s) { through(s, DS_F32, lanes); }          \
-    static void name##_bf16(const span *s) { through(s, DS_BF16, lanes); }        \
-    static void name##_f16(const span *s) { through(s, DS_F16, lanes); }          \
-    static span_fn name##_of(uint32_t dtype) {                                    \
-        return dtype == DS_F32 ? name##_f32 : dtype == DS_BF16 ? name##_bf16 : name##_f16; \
-    }
+/* Keeps what a loop asks at run time a question that it asks each time: the compiler would make a loop
+ * of its own for every answer, and the branches are foreseen. */
+#define ASK_EACH_TIME(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
 
 #endif

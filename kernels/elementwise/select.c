@@ -10,26 +10,23 @@ enum { CONDITION, A, B };
 enum { X, MASK };
 
 /* Vectors of a size's elements, and of as many booleans. */
-#define SELECT(type, bytes)                                                                              \
-    typedef type vec_##bytes __attribute__((vector_size(sizeof(ds_vec))));                               \
-    typedef uint8_t mask_##bytes __attribute__((vector_size(sizeof(ds_vec) / bytes)));                   \
-    static void select_##bytes(const span *s) {                                                          \
-        enum { N = sizeof(ds_vec) / bytes };                                                             \
-        const uint8_t *c = s->in[CONDITION];                                                             \
-        const type *a = s->in[A], *b = s->in[B];                                                         \
-        type *y = s->out;                                                                                \
-        int64_t i = 0;                                                                                   \
-        for (; i + N <= s->n; i += N, c += s->step[0] * N, a += s->step[1] * N, b += s->step[2] * N) {   \
-            mask_##bytes mask;                                                                           \
-            vec_##bytes x, z;                                                                            \
-            __builtin_memcpy(&mask, c, sizeof mask);                                                     \
-            __builtin_memcpy(&x, a, sizeof x);                                                           \
-            __builtin_memcpy(&z, b, sizeof z);                                                           \
-            vec_##bytes chosen = (vec_##bytes)(__builtin_convertvector(mask, vec_##bytes) != 0);         \
-            ds_put(y + i, (ds_vec_u32)((chosen & x) | (~chosen & z)), s->streams);                       \
-        }                                                                                                \
-        for (int64_t k = 0; i + k < s->n; k++)                                                           \
-            y[i + k] = c[k * s->step[0]] ? a[k * s->step[1]] : b[k * s->step[2]];                        \
+#define SELECT(type, bytes)                                                                                    \
+    typedef type vec_##bytes __attribute__((vector_size(sizeof(ds_vec))));                                     \
+    typedef uint8_t mask_##bytes __attribute__((vector_size(sizeof(ds_vec) / bytes)));                         \
+    static void select_##bytes(const span *s) {                                                                \
+        enum { N = sizeof(ds_vec) / bytes };                                                                   \
+        const uint8_t *c = s->in[CONDITION];                                                                   \
+        const type *a = s->in[A], *b = s->in[B];                                                               \
+        type *y = s->out;                                                                                      \
+        for (int64_t i = 0; i < s->n; i += N, c += s->step[0] * N, a += s->step[1] * N, b += s->step[2] * N) { \
+            mask_##bytes mask;                                                                                 \
+            vec_##bytes x, z;                                                                                  \
+            __builtin_memcpy(&mask, c, sizeof mask);                                                           \
+            __builtin_memcpy(&x, a, sizeof x);                                                                 \
+            __builtin_memcpy(&z, b, sizeof z);                                                                 \
+            vec_##bytes chosen = (vec_##bytes)(__builtin_convertvector(mask, vec_##bytes) != 0);               \
+            ds_put(y + i, (ds_vec_u32)((chosen & x) | (~chosen & z)), s->streams);                             \
+        }                                                                                                      \
     }
 
 SELECT(uint16_t, 2)

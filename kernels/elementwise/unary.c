@@ -12,16 +12,16 @@ typedef ds_vec (*lanes)(ds_vec x, float k0, float k1);
 
 static void plan(const ds_call *call, ds_plan *out) { plan_inputs(call, INPUTS, out); }
 
-DS_INLINE void through(const span *s, uint32_t t, lanes f) {
+DS_INLINE void through(const span *s, lanes f) {
     const char *x = s->in[0];
-    int64_t step = s->step[0] * DS_LANES * ds_size(t), i = 0;
-    for (; i + PAIR <= s->n; i += PAIR, x += 2 * step) {
+    uint32_t t = s->t;
+    int streams = s->streams;
+    int64_t step = s->step[0] * DS_LANES * ds_size(t);
+    for (int64_t i = 0; i < s->n; i += PAIR, x += 2 * step) {
+        ASK_EACH_TIME(t, streams);
+        ds_prefetch2(x, AHEAD, t, 1);
         ds_vec2 v = ds_load2(x, 0, t);
-        ds_store2(s->out, i, (ds_vec2){f(v.a, s->k[0], s->k[1]), f(v.b, s->k[0], s->k[1])}, t, s->streams);
-    }
-    for (; i < s->n; i += DS_LANES, x += step) {
-        ds_vec v = ds_load_first(s->n - i, x, 0, t);
-        ds_store_first(s->n - i, s->out, i, f(v, s->k[0], s->k[1]), t);
+        ds_store2(s->out, i, (ds_vec2){f(v.a, s->k[0], s->k[1]), f(v.b, s->k[0], s->k[1])}, t, streams);
     }
 }
 
@@ -30,10 +30,10 @@ DS_INLINE void through(const span *s, uint32_t t, lanes f) {
         (void)k0, (void)k1;                                                                   \
         return __VA_ARGS__;                                                                   \
     }                                                                                         \
-    FLOAT_SPANS(name, through, name##_lanes)                                                  \
+    static void name##_span(const span *s) { through(s, name##_lanes); }                      \
     static void run_##name(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) { \
         (void)phase;                                                                          \
-        run_inputs(call, INPUTS, begin, end, name##_of(ds_arg_tensor(call, 0, 0)->dtype), first, second); \
+        run_inputs(call, INPUTS, begin, end, name##_span, first, second);                     \
     }                                                                                         \
     DS_KERNEL(ds_##name, plan, run_##name)
 #define UNARY(name, ...) UNARY_OF(name, 0, 0, __VA_ARGS__)
