@@ -67,8 +67,8 @@ static void chain(const ds_call *call) {
         c.heads[i] = 0;
         if (row < 0 || row >= rows) continue; /* no row of the embedding */
         /* Fibonacci hashing: the upper half of the product is mixed best. */
-        uint64_t at = ((uint64_t)row * 0x9e3779b97f4a7c15u >> 32) % (uint64_t)slots;
-        while (c.slots[at].head >= 0 && index_at(indices, c.slots[at].head) != row) at = (at + 1) % (uint64_t)slots;
+        uint64_t at = ((uint64_t)row * 0x9e3779b97f4a7c15u >> 32) & (uint64_t)(slots - 1);
+        while (c.slots[at].head >= 0 && index_at(indices, c.slots[at].head) != row) at = (at + 1) & (uint64_t)(slots - 1);
         if (c.slots[at].head < 0) {
             c.slots[at].head = i;
             c.heads[i] = 1;
@@ -77,6 +77,12 @@ static void chain(const ds_call *call) {
         }
         c.slots[at].tail = i;
     }
+}
+
+/* The first index from `i` on whose row has not come before, or `end`. */
+DS_INLINE int64_t next_head(chains c, int64_t i, int64_t end) {
+    while (i < end && !c.heads[i]) i++;
+    return i;
 }
 
 /* A sum, and what it lacks from rounding (Kahan 1965): a row that comes thousands of times, as a
@@ -98,20 +104,48 @@ DS_INLINE ds_vec chain_sum(const int64_t *next, const void *values, int64_t head
     return s.value;
 }
 
-DS_INLINE void update_row(const ds_call *call, const constants *k, int64_t head, uint32_t p, uint32_t m) {
+/* Where row `head` of the values, and what it updates, lie. */
+DS_INLINE ds_arrays arrays_of(const ds_call *call, int64_t head, uint32_t p, uint32_t m) {
     const ds_tensor *param = ds_arg_tensor(call, PARAM, 0);
-    const void *values = ds_arg_tensor(call, VALUES, 0)->data;
-    const int64_t *next = chains_of(call).next;
     int64_t d = ds_row_length(param), row = index_at(ds_arg_tensor(call, INDICES, 0), head);
-    void *params = ds_at(param->data, row * d, p), *sums = ds_at(ds_arg_tensor(call, EXP_AVG_SQ, 0)->data, row * d, m);
+    return (ds_arrays){
+        .param = ds_at(param->data, row * d, p),
+        .grad = ds_at(ds_arg_tensor(call, VALUES, 0)->data, head * d, p),
+        .first = ds_at(ds_arg_tensor(call, EXP_AVG_SQ, 0)->data, row * d, m),
+    };
+}
+
+/* A row that comes several times. */
+static __attribute__((noinline)) void update_chain(const constants *k, const int64_t *next, const void *values,
+                                                   int64_t head, ds_arrays at, int64_t d, uint32_t p, uint32_t m) {
     for (int64_t i = 0; i < d; i += DS_LANES) {
         int64_t n = d - i;
-        ds_lanes v = {.param = ds_load_first(n, params, i, p),
+        ds_lanes v = {.param = ds_load_first(n, at.param, i, p),
                       .grad = chain_sum(next, values, head, d, i, n, p),
-                      .first = ds_load_first(n, sums, i, m)};
+                      .first = ds_load_first(n, at.first, i, m)};
         v = updated(k, v);
-        ds_store_first(n, params, i, v.param, p);
-        ds_store_first(n, sums, i, v.first, m);
+        ds_store_first(n, at.param, i, v.param, p);
+        ds_store_first(n, at.first, i, v.first, m);
+    }
+}
+
+/* The rows that come first at the indices from `begin` to `end`. Rows lie anywhere, so that the
+ * processor foresees none: while one is updated, the next one is fetched. */
+DS_INLINE void update_rows(const ds_call *call, const constants *k, int64_t begin, int64_t end, uint32_t p, uint32_t m) {
+    const ds_optimizer adagrad = {updated, 1};
+    const void *values = ds_arg_tensor(call, VALUES, 0)->data;
+    int64_t d = ds_row_length(ds_arg_tensor(call, PARAM, 0));
+    chains c = chains_of(call);
+    int64_t head = next_head(c, begin, end);
+    while (head < end) {
+        int64_t following = next_head(c, head + 1, end);
+        ds_arrays at = arrays_of(call, head, p, m), soon = arrays_of(call, following < end ? following : head, p, m);
+        if (c.next[head] != LAST) {
+            update_chain(k, c.next, values, head, at, d, p, m);
+        } else {
+            ds_step_part(adagrad, k, at, soon, 0, 0, d, p, m);
+        }
+        head = following;
     }
 }
 
@@ -119,12 +153,8 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     if (phase == 0) return chain(call);
     if (ds_list_skips(call, FOUND_INF)) return;
     const constants k = constants_of(call);
-    const uint8_t *heads = chains_of(call).heads;
-    for (int64_t i = begin; i < end; i++) {
-        if (!heads[i]) continue;
-        DS_WITH_DTYPES(p, ds_arg_tensor(call, PARAM, 0)->dtype, m, ds_arg_tensor(call, EXP_AVG_SQ, 0)->dtype,
-                       update_row(call, &k, i, p, m));
-    }
+    DS_WITH_DTYPES(p, ds_arg_tensor(call, PARAM, 0)->dtype, m, ds_arg_tensor(call, EXP_AVG_SQ, 0)->dtype,
+                   update_rows(call, &k, begin, end, p, m));
 }
 
 DS_KERNEL(ds_adagrad_step_sparse, plan, run);

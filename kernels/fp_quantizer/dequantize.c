@@ -3,13 +3,17 @@
  * Limit: memory, half of a byte to one and a half read and an element of T written; large results go
  * past the caches, else a store would first read what it overwrites.
  */
+#include "ds_cpu_mixed.h"
 #include "narrow.h"
 
 /* fp_dequantize(codes, step, y); fp_selective_dequantize has index before y. y is [.., H, P], codes
  * [.., H, B]; an item is a group of the result, or a chunk of one. */
 enum { CODES, STEP, Y };
 enum { S_INDEX = 2, S_Y };
-enum { BLOCK = 4096 /* codes in a buffer of the first level of the caches */ };
+enum {
+    BLOCK = 4096, /* codes in a buffer of the first level of the caches */
+    PAIR = 2 * DS_LANES,
+};
 
 typedef struct {
     const ds_tensor *codes, *index, *y; /* no index: all rows */
@@ -49,56 +53,60 @@ DS_INLINE int64_t source_of(shape s, int64_t group) {
 }
 
 /* Codes from bytes, from the least bit on; `n` of them fill whole bytes. */
-DS_INLINE void unpack_of(const uint8_t *from, int64_t n, uint16_t *codes, int bits) {
-    int64_t bytes = n * bits / 8;
-    for (int64_t i = 0; i < n; i += 4) {
-        uint64_t four = 0;
-        int64_t at = i * bits / 8;
-        if (at + 8 <= bytes) __builtin_memcpy(&four, from + at, 8);
-        else __builtin_memcpy(&four, from + at, (size_t)ds_min(bits / 2, bytes - at));
-        four = spread(four, bits);
-        __builtin_memcpy(codes + i, &four, sizeof four);
+DS_INLINE void unpack_of(const uint8_t *from, int64_t n, uint8_t *codes, int bits) {
+    int64_t bytes = n * bits / 8, at_a_time = 8 / code_size(bits);
+    for (int64_t at = 0; at < bytes; at += at_a_time * bits / 8, codes += 8) {
+        uint64_t some = 0;
+        if (at + 8 <= bytes) __builtin_memcpy(&some, from + at, 8);
+        else __builtin_memcpy(&some, from + at, (size_t)(bytes - at));
+        some = spread(some, bits);
+        __builtin_memcpy(codes, &some, sizeof some);
     }
 }
 
-static void unpack(const uint8_t *from, int64_t n, int bits, uint16_t *codes) {
+/* The codes on their own, which those of 8 bits are. */
+static const uint8_t *unpack(const uint8_t *from, int64_t n, int bits, uint8_t *block) {
     switch (bits) {
-    case 4: unpack_of(from, n, codes, 4); break;
-    case 6: unpack_of(from, n, codes, 6); break;
-    case 8: for (int64_t i = 0; i < n; i++) codes[i] = from[i]; break;
-    case 12: unpack_of(from, n, codes, 12); break;
+    case 4: unpack_of(from, n, block, 4); return block;
+    case 6: unpack_of(from, n, block, 6); return block;
+    case 12: unpack_of(from, n, block, 12); return block;
+    default: return from;
     }
 }
 
-DS_INLINE void expand(const uint16_t *codes, int64_t n, format f, float step, void *y, int64_t at, uint32_t t,
-                      int streams) {
-    int64_t i = 0;
-    for (; i + 2 * DS_LANES <= n; i += 2 * DS_LANES) {
-        ds_vec v[2];
-        ds_vec_u16 half[2];
-        for (int part = 0; part < 2; part++) {
-            ds_vec_u16 narrow;
-            __builtin_memcpy(&narrow, codes + i + part * DS_LANES, sizeof narrow);
-            v[part] = decode(__builtin_convertvector(narrow, ds_vec_u32), f) * step;
-            if (t == DS_F32) ds_put(ds_at(y, at + i + part * DS_LANES, t), (ds_vec_u32)v[part], streams);
-            else half[part] = ds_vec_to_half(v[part], t);
-        }
-        if (t != DS_F32) {
-#if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
-            ds_vec_u32 both = (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
-#else
-            ds_vec_u32 both;
-            __builtin_memcpy(&both, half, sizeof both);
-#endif
-            ds_put(ds_at(y, at + i, t), both, streams);
-        }
-    }
-    for (; i < n; i += DS_LANES) {
+/* Codes from bytes, or where they are `wide` from 16 bits. */
+DS_INLINE ds_vec_u16 codes_at(const uint8_t *codes, int64_t i, int wide) {
+    if (wide) {
         ds_vec_u16 narrow;
-        __builtin_memcpy(&narrow, codes + i, sizeof narrow);
-        ds_vec v = decode(__builtin_convertvector(narrow, ds_vec_u32), f) * step;
-        ds_store_first(n - i, y, at + i, v, t);
+        __builtin_memcpy(&narrow, codes + 2 * i, sizeof narrow);
+        return narrow;
     }
+#if DS_LANES == 16
+    return (ds_vec_u16)_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(codes + i)));
+#elif DS_LANES == 8
+    return (ds_vec_u16)_mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(codes + i)));
+#else
+    ds_vec_u16 narrow;
+    for (int lane = 0; lane < DS_LANES; lane++) narrow[lane] = codes[i + lane];
+    return narrow;
+#endif
+}
+
+DS_INLINE void expand(const uint8_t *codes, int64_t n, format f, float step, void *y, int64_t at, uint32_t t,
+                      int streams) {
+    float size = step < 0 ? -step : step;
+    int wide = f.bits == 12, plain = size >= 0x1p-50f && size <= 0x1p50f; /* codes are not below 2^-66 */
+    int64_t i = 0;
+    for (; i + PAIR <= n; i += PAIR) {
+        __asm__ volatile("" : "+r"(wide)); /* one loop for all formats */
+        ds_vec2 v = {decode(codes_at(codes, i, wide), f) * step, decode(codes_at(codes, i + DS_LANES, wide), f) * step};
+        ds_store2_in_order(y, at + i, v, t, plain, streams);
+    }
+    uint8_t rest[2 * PAIR] = {0};
+    int64_t bytes = code_size(f.bits);
+    __builtin_memcpy(rest, codes + i * bytes, (size_t)((n - i) * bytes));
+    for (int64_t j = 0; i + j < n; j += DS_LANES)
+        ds_store_first(n - i - j, y, at + i + j, decode(codes_at(rest, j, wide), f) * step, t);
 }
 
 DS_INLINE void run(const ds_call *call, shape s, int64_t begin, int64_t end, uint32_t t) {
@@ -106,30 +114,36 @@ DS_INLINE void run(const ds_call *call, shape s, int64_t begin, int64_t end, uin
     const float *steps = ds_arg_tensor(call, STEP, 0)->data;
     format f = format_of(s.per, s.bytes, call->attributes[0].i);
     int large = ds_streams(ds_elements(s.y), t);
-    uint16_t block[BLOCK + DS_LANES] = {0};
+    _Alignas(64) uint8_t block[2 * BLOCK + 8];
+    const uint8_t *some = block;
+    __builtin_memset(block, 0, sizeof block); /* what rows that are not there read */
     for (int64_t item = begin; item < end; item++) {
         int64_t group = item / s.chunks, at = item % s.chunks * CHUNK, stop = ds_min(at + CHUNK, s.length);
         int64_t source = source_of(s, group);
         float step = source < 0 ? __builtin_nanf("") : steps[source];
         for (; at < stop; at += BLOCK) {
             int64_t n = ds_min(BLOCK, stop - at), to = group * s.length + at;
-            if (source >= 0) unpack(codes + (source * s.length + at) / s.per * s.bytes, n, f.bits, block);
-            expand(block, n, f, step, s.y->data, to, t, large && ds_aligned(ds_at(s.y->data, to, t)));
+            if (source >= 0) some = unpack(codes + (source * s.length + at) / s.per * s.bytes, n, f.bits, block);
+            expand(source < 0 ? block : some, n, f, step, s.y->data, to, t, large && ds_aligned(ds_at(s.y->data, to, t)));
         }
     }
     if (large) ds_fence();
 }
 
+/* One body for both: an index more or less for a group is nothing beside its codes. */
+static __attribute__((noinline)) void run_any(const ds_call *call, int selective, int64_t begin, int64_t end) {
+    shape s = shape_of(call, selective);
+    DS_WITH_FLOAT(t, s.y->dtype, run(call, s, begin, end, t));
+}
+
 static void run_all(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
-    shape s = shape_of(call, 0);
-    DS_WITH_FLOAT(t, s.y->dtype, run(call, s, begin, end, t));
+    run_any(call, 0, begin, end);
 }
 
 static void run_selective(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
-    shape s = shape_of(call, 1);
-    DS_WITH_FLOAT(t, s.y->dtype, run(call, s, begin, end, t));
+    run_any(call, 1, begin, end);
 }
 
 DS_KERNEL(ds_fp_dequantize, plan, run_all);

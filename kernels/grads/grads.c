@@ -11,6 +11,7 @@ enum { GRADS, NORM, NORM_FOUND_INF };
 enum {
     PAIR = 2 * DS_LANES,
     PART = 64 * DS_LANES, /* f32 sums of at most 16 terms a lane; between parts, f64 */
+    AHEAD_BYTES = 2048,
 };
 
 static void norm_plan(const ds_call *call, ds_plan *out) {
@@ -34,6 +35,8 @@ DS_INLINE double squares_scaled(const void *x, int64_t i, int64_t end, float by,
     ds_vec2 sum[2] = {{{0}, {0}}, {{0}, {0}}};
     ds_vec scale = ds_splat(by);
     for (; i + 2 * PAIR <= end; i += 2 * PAIR) {
+        ds_prefetch2(x, i + AHEAD_BYTES / ds_size(t), t, 1);
+        ds_prefetch2(x, i + AHEAD_BYTES / ds_size(t) + PAIR, t, 1);
         sum[0] = add_squares(sum[0], ds_load2(x, i, t), scale);
         sum[1] = add_squares(sum[1], ds_load2(x, i + PAIR, t), scale);
     }
@@ -88,6 +91,7 @@ static void multiply_plan(const ds_call *call, ds_plan *out) { ds_list_plan(call
 DS_INLINE void multiply(void *x, int64_t i, int64_t end, ds_vec by, uint32_t t) {
     for (; i + PAIR <= end; i += PAIR) {
         ds_vec2 v = ds_load2(x, i, t);
+        ds_prefetch2(x, i + AHEAD_BYTES / ds_size(t), t, 1);
         ds_store2(x, i, (ds_vec2){v.a * by, v.b * by}, t, 0);
     }
     for (; i < end; i += DS_LANES) ds_store_first(end - i, x, i, ds_load_first(end - i, x, i, t) * by, t);

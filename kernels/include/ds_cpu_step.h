@@ -8,9 +8,10 @@
 #define DS_CPU_STEP_H
 
 #include "ds_cpu_list.h"
+#include "ds_cpu_mixed.h"
 
 enum { DS_PARAMS, DS_GRADS, DS_FIRST, DS_SECOND };
-enum { DS_STEP_AHEAD_BYTES = 1024 };
+enum { DS_STEP_AHEAD_BYTES = 1024, DS_STEP_PAIR = 2 * DS_LANES };
 
 /* One vector of each; a rule updates what the optimizer has. */
 typedef struct ds_lanes {
@@ -31,37 +32,84 @@ typedef struct ds_arrays {
     void *first, *second;
 } ds_arrays;
 
-/* The first `n` lanes at element `i`, with params and grads of dtype `p` and states of `m`. */
-DS_INLINE void ds_update(ds_optimizer o, const void *k, ds_arrays at, int64_t i, int64_t n, uint32_t p, uint32_t m) {
-    ds_lanes v = {.param = ds_load_first(n, at.param, i, p), .grad = ds_load_first(n, at.grad, i, p)};
-    if (o.states > 0) v.first = ds_load_first(n, at.first, i, m);
-    if (o.states > 1) v.second = ds_load_first(n, at.second, i, m);
-    v = o.rule(k, v);
-    ds_store_first(n, at.param, i, v.param, p);
-    if (o.states > 0) ds_store_first(n, at.first, i, v.first, m);
-    if (o.states > 1) ds_store_first(n, at.second, i, v.second, m);
+/* Pairs of one dtype in the order that is its own, of two in memory's. */
+DS_INLINE ds_vec2 ds_step_load(const void *data, int64_t i, uint32_t t, int in_order) {
+    return in_order ? ds_load2_in_order(data, i, t) : ds_load2(data, i, t);
 }
 
-/* A pair of vectors at element `i`; all arrays of one dtype, or the orders would differ. */
-DS_INLINE void ds_update2(ds_optimizer o, const void *k, ds_arrays at, int64_t i, uint32_t t) {
-    ds_vec2 param = ds_load2(at.param, i, t), grad = ds_load2(at.grad, i, t);
+DS_INLINE void ds_step_store(void *data, int64_t i, ds_vec2 v, uint32_t t, int in_order) {
+    if (!in_order) {
+        ds_store2(data, i, v, t, 0);
+    } else if (t == DS_F16) { /* each on its own way needs no step that joins them */
+        ds_store(data, i, v.a, t);
+        ds_store(data, i + DS_LANES, v.b, t);
+    } else {
+        ds_store2_in_order(data, i, v, t, 1, 0);
+    }
+}
+
+/* A pair of vectors at element `i`, with params and grads of dtype `p` and states of `m`. */
+DS_INLINE void ds_update2(ds_optimizer o, const void *k, ds_arrays at, int64_t i, uint32_t p, uint32_t m) {
+    int in_order = p != m;
+    ds_vec2 param = ds_step_load(at.param, i, p, in_order), grad = ds_step_load(at.grad, i, p, in_order);
     ds_vec2 first = {{0}, {0}}, second = {{0}, {0}};
-    if (o.states > 0) first = ds_load2(at.first, i, t);
-    if (o.states > 1) second = ds_load2(at.second, i, t);
+    if (o.states > 0) first = ds_step_load(at.first, i, m, in_order);
+    if (o.states > 1) second = ds_step_load(at.second, i, m, in_order);
     ds_lanes a = o.rule(k, (ds_lanes){param.a, grad.a, first.a, second.a});
     ds_lanes b = o.rule(k, (ds_lanes){param.b, grad.b, first.b, second.b});
-    ds_store2(at.param, i, (ds_vec2){a.param, b.param}, t, 0);
-    if (o.states > 0) ds_store2(at.first, i, (ds_vec2){a.first, b.first}, t, 0);
-    if (o.states > 1) ds_store2(at.second, i, (ds_vec2){a.second, b.second}, t, 0);
+    ds_step_store(at.param, i, (ds_vec2){a.param, b.param}, p, in_order);
+    if (o.states > 0) ds_step_store(at.first, i, (ds_vec2){a.first, b.first}, m, in_order);
+    if (o.states > 1) ds_step_store(at.second, i, (ds_vec2){a.second, b.second}, m, in_order);
 }
 
-/* What the processor fetches ahead by itself is not enough for so many arrays and a loop this long. */
-DS_INLINE void ds_step_prefetch(ds_optimizer o, ds_arrays at, int64_t i, uint32_t p, uint32_t m) {
-    int64_t of_params = i + DS_STEP_AHEAD_BYTES / ds_size(p), of_states = i + DS_STEP_AHEAD_BYTES / ds_size(m);
+/* The end of a tensor, less than a pair, with room around it: so a loop has one body. */
+typedef struct ds_step_rest {
+    uint32_t param[DS_STEP_PAIR], grad[DS_STEP_PAIR], first[DS_STEP_PAIR], second[DS_STEP_PAIR];
+} ds_step_rest;
+
+static __attribute__((noinline)) ds_arrays ds_step_rest_of(ds_step_rest *rest, ds_arrays at, int64_t i, int64_t n,
+                                                           uint32_t p, uint32_t m) {
+    ds_arrays copy = {rest->param, rest->grad, rest->first, rest->second};
+    __builtin_memset(rest, 0, sizeof *rest);
+    __builtin_memcpy(rest->param, ds_at(at.param, i, p), (size_t)(n * ds_size(p)));
+    __builtin_memcpy(rest->grad, ds_at(at.grad, i, p), (size_t)(n * ds_size(p)));
+    if (at.first) __builtin_memcpy(rest->first, ds_at(at.first, i, m), (size_t)(n * ds_size(m)));
+    if (at.second) __builtin_memcpy(rest->second, ds_at(at.second, i, m), (size_t)(n * ds_size(m)));
+    return copy;
+}
+
+static __attribute__((noinline)) void ds_step_rest_back(const ds_step_rest *rest, ds_arrays at, int64_t i, int64_t n,
+                                                        uint32_t p, uint32_t m) {
+    __builtin_memcpy(ds_at(at.param, i, p), rest->param, (size_t)(n * ds_size(p)));
+    if (at.first) __builtin_memcpy(ds_at(at.first, i, m), rest->first, (size_t)(n * ds_size(m)));
+    if (at.second) __builtin_memcpy(ds_at(at.second, i, m), rest->second, (size_t)(n * ds_size(m)));
+}
+
+/* Asks for the pair that lies `ahead` bytes behind element `i`. */
+DS_INLINE void ds_step_prefetch(ds_optimizer o, ds_arrays at, int64_t i, int64_t ahead, uint32_t p, uint32_t m) {
+    int64_t of_params = i + ahead / ds_size(p), of_states = i + ahead / ds_size(m);
     ds_prefetch2(at.param, of_params, p, 1);
     ds_prefetch2(at.grad, of_params, p, 1);
     if (o.states > 0) ds_prefetch2(at.first, of_states, m, 1);
     if (o.states > 1) ds_prefetch2(at.second, of_states, m, 1);
+}
+
+/* Elements from `i` to `end`. What comes next, `ahead` bytes on in `soon`, is fetched: the processor
+ * alone does not fetch enough for so many arrays and a loop this long. */
+DS_INLINE void ds_step_part(ds_optimizer o, const void *k, ds_arrays at, ds_arrays soon, int64_t i, int64_t ahead,
+                            int64_t end, uint32_t p, uint32_t m) {
+    for (; i < end; i += DS_STEP_PAIR) {
+        int64_t n = end - i, j = i;
+        ds_arrays here = at;
+        ds_step_rest rest;
+        if (n < DS_STEP_PAIR) {
+            here = ds_step_rest_of(&rest, at, i, n, p, m);
+            j = 0;
+        }
+        ds_step_prefetch(o, soon, i, ahead, p, m);
+        ds_update2(o, k, here, j, p, m);
+        if (n < DS_STEP_PAIR) ds_step_rest_back(&rest, at, i, n, p, m);
+    }
 }
 
 /* The blocks from `begin` to `end`. */
@@ -72,17 +120,7 @@ DS_INLINE void ds_step(const ds_call *call, int64_t begin, int64_t end, ds_optim
                         .grad = ds_arg_tensor(call, DS_GRADS, block.tensor)->data};
         if (o.states > 0) at.first = ds_arg_tensor(call, DS_FIRST, block.tensor)->data;
         if (o.states > 1) at.second = ds_arg_tensor(call, DS_SECOND, block.tensor)->data;
-        int64_t i = block.begin;
-        for (; i + 2 * DS_LANES <= block.end; i += 2 * DS_LANES) {
-            ds_step_prefetch(o, at, i, p, m);
-            if (p == m) {
-                ds_update2(o, k, at, i, p);
-            } else {
-                ds_update(o, k, at, i, DS_LANES, p, m);
-                ds_update(o, k, at, i + DS_LANES, DS_LANES, p, m);
-            }
-        }
-        for (; i < block.end; i += DS_LANES) ds_update(o, k, at, i, block.end - i, p, m);
+        ds_step_part(o, k, at, at, block.begin, DS_STEP_AHEAD_BYTES, block.end, p, m);
     }
 }
 

@@ -1,13 +1,15 @@
 /* What Muon does beside its matrix products, on a CPU: element by element, all tensors contiguous.
  *
  * Limit: memory. Each input is read and each output written once; large results of their own go past
- * the caches. An item is an element.
+ * the caches. An item is an element. Dtypes are asked at run time, which memory hides: one loop an op
+ * serves all of their pairs.
  */
-#include "ds_cpu_simd.h"
+#include "ds_cpu_mixed.h"
 
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
     PAIR = 2 * DS_LANES,
+    AHEAD_BYTES = 1024,
 };
 
 /* Every op's first argument has the shape of all. */
@@ -25,94 +27,114 @@ static float value_of(const ds_call *call, uint32_t arg, float otherwise) {
     return call->args[arg].count ? *(const float *)data_of(call, arg) : otherwise;
 }
 
+/* Keeps the compiler from making a loop for each dtype. */
+#define DS_AT_RUN_TIME(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
+
+static int goes_past_caches(const ds_call *call, uint32_t arg) {
+    const ds_tensor *t = ds_arg_tensor(call, arg, 0);
+    return ds_streams(ds_elements(t), t->dtype) && ds_aligned(t->data);
+}
+
+/* A pair of which the first `n` are there. */
+DS_INLINE ds_vec2 load_pair(int64_t n, const void *data, int64_t i, uint32_t t) {
+    double rest[PAIR]; /* room for any dtype */
+    ds_prefetch2(ds_at(data, i, t), AHEAD_BYTES / ds_size(t), t, 1);
+    if (n < PAIR) {
+        __builtin_memset(rest, 0, sizeof rest);
+        __builtin_memcpy(rest, ds_at(data, i, t), (size_t)(n * ds_size(t)));
+        data = rest;
+        i = 0;
+    }
+    return ds_load2_in_order(data, i, t);
+}
+
+DS_INLINE void store_pair(int64_t n, void *data, int64_t i, ds_vec2 v, uint32_t t, int streams) {
+    double rest[PAIR];
+    int whole = n >= PAIR;
+    ds_store2_in_order(whole ? data : rest, whole ? i : 0, v, t, 1, whole && streams);
+    if (!whole) __builtin_memcpy(ds_at(data, i, t), rest, (size_t)(n * ds_size(t)));
+}
+
 /* muon_momentum(grad, momentum, found_inf?; beta; nesterov) -> (update), in the gradient's dtype. */
 enum { M_GRAD, M_MOMENTUM, M_FOUND_INF, M_UPDATE };
 
-DS_INLINE void momentum(const ds_call *call, int64_t i, int64_t end, uint32_t g, uint32_t m) {
-    const void *grad = data_of(call, M_GRAD);
-    void *mean = data_of(call, M_MOMENTUM), *update = data_of(call, M_UPDATE);
-    ds_vec beta = ds_splat((float)call->scalars[0].f), joins = ds_splat((float)(1 - call->scalars[0].f));
-    int nesterov = (int)call->attributes[0].i, skips = value_of(call, M_FOUND_INF, 0) != 0;
-    for (; i < end; i += DS_LANES) {
-        ds_vec x = ds_load_first(end - i, grad, i, g), v = ds_load_first(end - i, mean, i, m);
-        v = ds_vfma(joins, x, v * beta);
-        if (!skips) ds_store_first(end - i, mean, i, v, m);
-        ds_vec ahead = nesterov ? ds_vfma(beta, v, x * joins) : v;
-        ds_store_first(end - i, update, i, skips ? x : ahead, g);
-    }
+DS_INLINE ds_vec2 of_both(ds_vec a, ds_vec2 x, ds_vec b, ds_vec2 y) {
+    return (ds_vec2){ds_vfma(a, x.a, y.a * b), ds_vfma(a, x.b, y.b * b)};
 }
 
-static void momentum_run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+static void momentum_run(const ds_call *call, uint32_t phase, int64_t i, int64_t end) {
     (void)phase;
-    uint32_t m = dtype_of(call, M_MOMENTUM);
-    if (m == DS_F32) DS_WITH_FLOAT(g, dtype_of(call, M_GRAD), momentum(call, begin, end, g, DS_F32));
-    else DS_WITH_FLOAT(g, m, momentum(call, begin, end, g, g));
+    const void *grad = data_of(call, M_GRAD);
+    void *mean = data_of(call, M_MOMENTUM), *update = data_of(call, M_UPDATE);
+    uint32_t g = dtype_of(call, M_GRAD), m = dtype_of(call, M_MOMENTUM);
+    ds_vec beta = ds_splat((float)call->scalars[0].f), joins = ds_splat((float)(1 - call->scalars[0].f));
+    int nesterov = (int)call->attributes[0].i, skips = value_of(call, M_FOUND_INF, 0) != 0;
+    int streams = goes_past_caches(call, M_UPDATE);
+    for (; i < end; i += PAIR) {
+        DS_AT_RUN_TIME(g, m);
+        int64_t n = end - i;
+        ds_vec2 x = load_pair(n, grad, i, g), v = of_both(joins, x, beta, load_pair(n, mean, i, m));
+        if (!skips) store_pair(n, mean, i, v, m, 0);
+        ds_vec2 ahead = v;
+        if (nesterov) ahead = of_both(beta, v, joins, x);
+        store_pair(n, update, i, skips ? x : ahead, g, streams);
+    }
+    if (streams) ds_fence();
 }
 
 /* muon_normalize(x, norm; eps) -> (y) */
 enum { N_X, N_NORM, N_Y };
 
-DS_INLINE void normalize(const ds_call *call, int64_t i, int64_t end, uint32_t x, uint32_t y) {
+static void normalize_run(const ds_call *call, uint32_t phase, int64_t i, int64_t end) {
+    (void)phase;
     const void *from = data_of(call, N_X);
     void *to = data_of(call, N_Y);
+    uint32_t x = dtype_of(call, N_X), y = dtype_of(call, N_Y);
     ds_vec by = ds_splat((float)(1 / ((double)value_of(call, N_NORM, 0) + call->scalars[0].f)));
-    for (; i < end; i += DS_LANES) ds_store_first(end - i, to, i, ds_load_first(end - i, from, i, x) * by, y);
-}
-
-static void normalize_run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
-    (void)phase;
-    uint32_t y = dtype_of(call, N_Y);
-    if (y == DS_F32) DS_WITH_FLOAT(x, dtype_of(call, N_X), normalize(call, begin, end, x, DS_F32));
-    else DS_WITH_FLOAT(x, dtype_of(call, N_X), normalize(call, begin, end, x, DS_BF16));
+    int streams = goes_past_caches(call, N_Y);
+    for (; i < end; i += PAIR) {
+        DS_AT_RUN_TIME(x, y);
+        ds_vec2 v = load_pair(end - i, from, i, x);
+        store_pair(end - i, to, i, (ds_vec2){v.a * by, v.b * by}, y, streams);
+    }
+    if (streams) ds_fence();
 }
 
 /* muon_combine(x, y; a, b) -> (z) */
 enum { C_X, C_Y, C_Z };
 
-DS_INLINE void combine(const ds_call *call, int64_t i, int64_t end, uint32_t t, int streams) {
+static void combine_run(const ds_call *call, uint32_t phase, int64_t i, int64_t end) {
+    (void)phase;
     const void *x = data_of(call, C_X), *y = data_of(call, C_Y);
     void *z = data_of(call, C_Z);
+    uint32_t t = dtype_of(call, C_Z);
     ds_vec a = ds_splat((float)call->scalars[0].f), b = ds_splat((float)call->scalars[1].f);
-    for (; i + PAIR <= end; i += PAIR) {
-        ds_vec2 v = ds_load2(x, i, t), w = ds_load2(y, i, t);
-        ds_store2(z, i, (ds_vec2){ds_vfma(a, v.a, b * w.a), ds_vfma(a, v.b, b * w.b)}, t, streams);
-    }
-    for (; i < end; i += DS_LANES) {
-        ds_vec v = ds_load_first(end - i, x, i, t), w = ds_load_first(end - i, y, i, t);
-        ds_store_first(end - i, z, i, ds_vfma(a, v, b * w), t);
+    int streams = z != x && z != y && goes_past_caches(call, C_Z);
+    for (; i < end; i += PAIR) {
+        DS_AT_RUN_TIME(t, t);
+        ds_vec2 v = load_pair(end - i, x, i, t), w = load_pair(end - i, y, i, t);
+        store_pair(end - i, z, i, of_both(a, v, b, w), t, streams);
     }
     if (streams) ds_fence();
-}
-
-static void combine_run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
-    (void)phase;
-    const ds_tensor *z = ds_arg_tensor(call, C_Z, 0);
-    int in_place = z->data == data_of(call, C_X) || z->data == data_of(call, C_Y);
-    int streams = !in_place && ds_streams(ds_elements(z), z->dtype) && ds_aligned(z->data);
-    DS_WITH_FLOAT(t, z->dtype, if (streams) combine(call, begin, end, t, 1); else combine(call, begin, end, t, 0));
 }
 
 /* muon_apply(param, update, found_inf?; lr, weight_decay, scale) */
 enum { A_PARAM, A_UPDATE, A_FOUND_INF };
 enum { LR, WEIGHT_DECAY, SCALE };
 
-DS_INLINE void apply(const ds_call *call, int64_t i, int64_t end, uint32_t p, uint32_t u) {
-    const void *update = data_of(call, A_UPDATE);
-    void *param = data_of(call, A_PARAM);
-    const ds_value *s = call->scalars;
-    ds_vec kept = ds_splat((float)(1 - s[LR].f * s[WEIGHT_DECAY].f)), step = ds_splat((float)(-s[LR].f * s[SCALE].f));
-    for (; i < end; i += DS_LANES) {
-        ds_vec v = ds_load_first(end - i, param, i, p) * kept;
-        ds_store_first(end - i, param, i, ds_vfma(step, ds_load_first(end - i, update, i, u), v), p);
-    }
-}
-
-static void apply_run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+static void apply_run(const ds_call *call, uint32_t phase, int64_t i, int64_t end) {
     (void)phase;
     if (value_of(call, A_FOUND_INF, 0) != 0) return;
-    uint32_t p = dtype_of(call, A_PARAM);
-    if (dtype_of(call, A_UPDATE) == DS_F32) DS_WITH_FLOAT(t, p, apply(call, begin, end, t, DS_F32));
-    else DS_WITH_FLOAT(t, p, apply(call, begin, end, t, DS_BF16));
+    const void *update = data_of(call, A_UPDATE);
+    void *param = data_of(call, A_PARAM);
+    uint32_t p = dtype_of(call, A_PARAM), u = dtype_of(call, A_UPDATE);
+    const ds_value *s = call->scalars;
+    ds_vec kept = ds_splat((float)(1 - s[LR].f * s[WEIGHT_DECAY].f)), step = ds_splat((float)(-s[LR].f * s[SCALE].f));
+    for (; i < end; i += PAIR) {
+        DS_AT_RUN_TIME(p, u);
+        int64_t n = end - i;
+        store_pair(n, param, i, of_both(step, load_pair(n, update, i, u), kept, load_pair(n, param, i, p)), p, 0);
+    }
 }
 
 DS_KERNEL(ds_muon_momentum, plan, momentum_run);

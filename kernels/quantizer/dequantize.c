@@ -16,32 +16,30 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, WORTH_A_THREAD / ds_max(1, length));
 }
 
-DS_INLINE void expand(const int8_t *q, int64_t n, params p, void *y, int64_t at, int64_t per_byte, uint32_t t,
+DS_INLINE void expand(const int8_t *q, int64_t n, const numbers *of, void *y, int64_t at, int64_t per_byte, uint32_t t,
                       int streams) {
+    int plain = is_plain(of->p);
     int64_t i = 0;
     for (; i + 2 * DS_LANES <= n; i += 2 * DS_LANES) {
-        ds_vec a = unpack(q, i, DS_LANES, per_byte) * p.step + p.offset;
-        ds_vec b = unpack(q, i + DS_LANES, DS_LANES, per_byte) * p.step + p.offset;
-        store_two(y, at + i, a, b, t, streams);
+        ds_vec2 v = number_pair(q, i, of, per_byte);
+        ds_store2_in_order(y, at + i, v, t, plain, streams);
     }
-    for (; i < n; i += DS_LANES) {
-        ds_store_first(n - i, y, at + i, unpack(q, i, n - i, per_byte) * p.step + p.offset, t);
-    }
+    for (; i < n; i += DS_LANES) ds_store_first(n - i, y, at + i, number_first(q, i, n - i, of, per_byte), t);
 }
 
 DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
     const ds_tensor *y = ds_arg_tensor(call, Y, 0);
-    const float *params_in = ds_arg_tensor(call, PARAMS, 0)->data;
+    const float *params = ds_arg_tensor(call, PARAMS, 0)->data;
     const int8_t *q = ds_arg_tensor(call, Q, 0)->data;
     int64_t per_byte = y->shape[2], length = y->shape[1] * per_byte, chunks = chunks_of(length);
     int large = ds_streams(ds_elements(y), t);
     for (int64_t item = begin; item < end; item++) {
         int64_t group = item / chunks, at = item % chunks * CHUNK, n = ds_min(CHUNK, length - at);
         int64_t to = group * length + at;
-        params p = {.step = params_in[2 * group], .offset = params_in[2 * group + 1]};
+        numbers of = numbers_of(params[2 * group], params[2 * group + 1]);
         int streams = large && ds_aligned(ds_at(y->data, to, t));
-        if (per_byte == 1) expand(q + to, n, p, y->data, to, 1, t, streams);
-        else expand(q + to / 2, n, p, y->data, to, 2, t, streams);
+        if (per_byte == 1) expand(q + to, n, &of, y->data, to, 1, t, streams);
+        else expand(q + to / 2, n, &of, y->data, to, 2, t, streams);
     }
     if (large) ds_fence();
 }

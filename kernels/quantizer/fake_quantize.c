@@ -16,11 +16,8 @@ static void plan(const ds_call *call, ds_plan *out) {
     plan_groups(x->shape[0], x->shape[1], out);
 }
 
-static const void *gather(const job *job, int64_t group, int64_t at, int64_t n, float *values) {
-    const ds_tensor *x = ds_arg_tensor(job->call, X, 0);
-    int64_t from = group * job->length + at;
-    DS_WITH_FLOAT(t, x->dtype, read_values(x->data, from, n, values, t));
-    return ds_at(x->data, from + n, x->dtype);
+static range gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
+    return read_block(ds_arg_tensor(job->call, X, 0), group * job->length + at, n, to);
 }
 
 /* The whole number below, or the one above as likely as it is near. */
@@ -39,34 +36,39 @@ DS_INLINE ds_vec fake(ds_vec v, params p, float levels, const uint32_t *words) {
     return v * p.step + p.offset;
 }
 
-DS_INLINE void write(void *y, int64_t at, int64_t n, const float *values, params p, float levels,
+/* Values [i, end) of a block of `n`; `y` is where value 0 goes, word `i` is the first of `words`. */
+DS_INLINE void write(void *y, int64_t i, int64_t end, int64_t n, const block *from, params p, float levels,
                      const uint32_t *words, uint32_t t, int streams) {
-    int64_t i = 0;
-    for (; i + 2 * DS_LANES <= n; i += 2 * DS_LANES) {
-        ds_vec a = fake(ds_load(values, i, DS_F32), p, levels, words ? words + i : NULL);
-        ds_vec b = fake(ds_load(values, i + DS_LANES, DS_F32), p, levels, words ? words + i + DS_LANES : NULL);
-        store_two(y, at + i, a, b, t, streams);
+    const float *values = from->values;
+    int plain = is_plain(p);
+    int64_t begin = i;
+    for (; i + 2 * DS_LANES <= end; i += 2 * DS_LANES) {
+        __asm__ volatile("" : "+r"(words)); /* one loop for both roundings */
+        const uint32_t *some = words ? words + i - begin : NULL;
+        ds_vec a = fake(ds_load(values, i, DS_F32), p, levels, some);
+        ds_vec b = fake(ds_load(values, i + DS_LANES, DS_F32), p, levels, some ? some + DS_LANES : NULL);
+        fetch_next(from, n, i, 1);
+        ds_store2_in_order(y, i, (ds_vec2){a, b}, t, plain, streams);
     }
-    for (; i < n; i += DS_LANES) {
-        ds_vec v = fake(ds_load(values, i, DS_F32), p, levels, words ? words + i : NULL);
-        ds_store_first(n - i, y, at + i, v, t);
+    for (; i < end; i += DS_LANES) {
+        ds_vec v = fake(ds_load(values, i, DS_F32), p, levels, words ? words + i - begin : NULL);
+        ds_store_first(end - i, y, i, v, t);
     }
 }
 
-static void finish(const job *job, int64_t group, int64_t at, int64_t n, const float *values, params p) {
-    const ds_tensor *y = ds_arg_tensor(job->call, Y, 0);
+static void finish(const job *job, int64_t group, int64_t at, int64_t n, const block *from, params p) {
+    const ds_tensor *tensor = ds_arg_tensor(job->call, Y, 0);
     int64_t to = group * job->length + at;
-    int streams = ds_streams(ds_elements(y), y->dtype) && ds_aligned(ds_at(y->data, to, y->dtype));
-    if (!job->call->attributes[STOCHASTIC].i) {
-        DS_WITH_FLOAT(t, y->dtype, write(y->data, to, n, values, p, job->levels, NULL, t, streams));
-        return;
-    }
-    ds_random words;
+    void *y = ds_at(tensor->data, to, tensor->dtype);
+    int streams = ds_streams(ds_elements(tensor), tensor->dtype) && ds_aligned(y);
+    int stochastic = (int)job->call->attributes[STOCHASTIC].i;
+    ds_random random;
     uint64_t seed = (uint64_t)job->call->scalars[SEED].i, position = (uint64_t)job->call->scalars[OFFSET].i + (uint64_t)to;
     for (int64_t i = 0; i < n; i += DS_RANDOM_TILE) {
-        int64_t some = ds_min(DS_RANDOM_TILE, n - i);
-        const uint32_t *first = ds_random_words(&words, seed, position + (uint64_t)i, some);
-        DS_WITH_FLOAT(t, y->dtype, write(y->data, to + i, some, values + i, p, job->levels, first, t, streams));
+        int64_t end = ds_min(i + DS_RANDOM_TILE, n);
+        const uint32_t *words = NULL;
+        if (stochastic) words = ds_random_words(&random, seed, position + (uint64_t)i, end - i);
+        DS_WITH_FLOAT(t, tensor->dtype, write(y, i, end, n, from, p, job->levels, words, t, streams));
     }
 }
 

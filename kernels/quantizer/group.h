@@ -16,14 +16,22 @@ typedef struct {
     float poison; /* 0, or NaN where something was no finite number */
 } range;
 
+/* Values of a group on their way, and what is gathered next, to be fetched meanwhile: half of it while
+ * their range is found, half while they are quantised. */
+typedef struct {
+    _Alignas(64) float values[BLOCK + PAD]; /* a vector astride two lines takes twice as long */
+    const char *next; /* NULL where that is not known */
+    int64_t size;     /* bytes of an element there */
+} block;
+
 typedef struct job {
     int64_t groups, length; /* elements of a group */
     float levels;           /* 2^(bits - 1) */
     int symmetric;
     const ds_call *call;
-    /* Values [at, at + n) of a group, and where the next ones lie, to be fetched, if that is known. */
-    const void *(*gather)(const struct job *job, int64_t group, int64_t at, int64_t n, float *values);
-    void (*finish)(const struct job *job, int64_t group, int64_t at, int64_t n, const float *values, params p);
+    /* Values [at, at + n) of a group, and their range. */
+    range (*gather)(const struct job *job, int64_t group, int64_t at, int64_t n, block *to);
+    void (*finish)(const struct job *job, int64_t group, int64_t at, int64_t n, const block *from, params p);
 } job;
 
 /* Where a group's parameters go: step and offset. */
@@ -32,23 +40,86 @@ DS_INLINE void keep(float *to, int64_t group, params p) {
     to[2 * group + 1] = p.offset;
 }
 
-static range range_of(float *values, int64_t n, const char *next) {
-    for (int64_t i = n; i % DS_LANES; i++) values[i] = values[0];
-    ds_vec low = ds_splat(__builtin_inff()), high = -low, poison = {0};
-    for (int64_t i = 0; i < n; i += DS_LANES) {
-        ds_vec v = ds_load(values, i, DS_F32);
-        if (next) __builtin_prefetch(next + 4 * i, 0, 2);
-        low = ds_vmin(low, v);
-        high = ds_vmax(high, v);
-        poison += v * 0;
+/* Fetches a share of half `which` of what comes next, at pair `i` of a block of `n`. */
+DS_INLINE void fetch_next(const block *from, int64_t n, int64_t i, int which) {
+    if (from->next) __builtin_prefetch(from->next + (which * n + i) * from->size / 2, 0, 3);
+}
+
+/* The least of the lanes; anything where one of them is a NaN. */
+DS_INLINE float least(ds_vec v) {
+#if DS_LANES == 16
+    return _mm512_reduce_min_ps((__m512)v);
+#else
+    float least = v[0];
+    for (int lane = 1; lane < DS_LANES; lane++) least = v[lane] < least ? v[lane] : least;
+    return least;
+#endif
+}
+
+/* Four sums of each kind: one would wait for itself. */
+typedef struct {
+    ds_vec low[4], high[4], poison[4];
+} ranges_of_four;
+
+DS_INLINE void begin_ranges(ranges_of_four *r) {
+    for (int k = 0; k < 4; k++) {
+        r->low[k] = ds_splat(__builtin_inff());
+        r->high[k] = -r->low[k];
+        r->poison[k] = ds_splat(0);
     }
-    range r = {low[0], high[0], poison[0]};
-    for (int lane = 1; lane < DS_LANES; lane++) {
-        r.low = low[lane] < r.low ? low[lane] : r.low;
-        r.high = high[lane] > r.high ? high[lane] : r.high;
-        r.poison += poison[lane];
+}
+
+/* Adds the `k`th vector of a quad. */
+DS_INLINE void add_range(ranges_of_four *r, int k, ds_vec v) {
+    r->low[k] = ds_vmin(r->low[k], v);
+    r->high[k] = ds_vmax(r->high[k], v);
+    r->poison[k] = ds_vfma(v, ds_splat(0), r->poison[k]);
+}
+
+static range end_ranges(const ranges_of_four *r) {
+    ds_vec low = ds_vmin(ds_vmin(r->low[0], r->low[1]), ds_vmin(r->low[2], r->low[3]));
+    ds_vec high = ds_vmax(ds_vmax(r->high[0], r->high[1]), ds_vmax(r->high[2], r->high[3]));
+    ds_vec poison = r->poison[0] + r->poison[1] + r->poison[2] + r->poison[3];
+    return (range){least(low), -least(-high), (float)ds_vsum(poison)};
+}
+
+/* The range of values of a block from `i` on, behind the last of which there is room. */
+static void range_from(block *from, int64_t i, int64_t n, ranges_of_four *r) {
+    for (int64_t end = n; end % QUAD; end++) from->values[end] = from->values[0];
+    for (; i < n; i += QUAD)
+        for (int k = 0; k < 4; k++) add_range(r, k, ds_load(from->values, i + k * DS_LANES, DS_F32));
+}
+
+static __attribute__((unused)) range range_of(block *from, int64_t n) {
+    ranges_of_four r;
+    begin_ranges(&r);
+    range_from(from, 0, n, &r);
+    return end_ranges(&r);
+}
+
+/* Elements from `at` on as values, and their range. The dtype is asked for each quad: memory hides it. */
+static __attribute__((unused)) range read_block(const ds_tensor *x, int64_t at, int64_t n, block *to) {
+    const uint32_t dtype = x->dtype;
+    ranges_of_four r;
+    begin_ranges(&r);
+    to->size = ds_size(dtype);
+    to->next = ds_at(x->data, at + n, dtype);
+    int64_t i = 0;
+    for (; i + QUAD <= n; i += QUAD) {
+        ds_vec v[4] = {{0}};
+        fetch_next(to, n, i, 0);
+        fetch_next(to, n, i + QUAD / 2, 0);
+        DS_WITH_FLOAT(t, dtype, for (int k = 0; k < 4; k++) v[k] = ds_load(x->data, at + i + k * DS_LANES, t));
+        for (int k = 0; k < 4; k++) {
+            ds_store(to->values, i + k * DS_LANES, v[k], DS_F32);
+            add_range(&r, k, v[k]);
+        }
     }
-    return r;
+    if (i < n) {
+        DS_WITH_FLOAT(t, dtype, read_values(x->data, at + i, n - i, to->values + i, t));
+        range_from(to, i, n, &r);
+    }
+    return end_ranges(&r);
 }
 
 DS_INLINE range join(range a, range b) {
@@ -85,28 +156,27 @@ static void plan_groups(int64_t groups, int64_t length, ds_plan *out) {
 }
 
 /* The range of [begin, end) of a group; the last block's values stay in the buffer. */
-static range find_range(const job *job, int64_t group, int64_t begin, int64_t end, float *values) {
+static range find_range(const job *job, int64_t group, int64_t begin, int64_t end, block *buffer) {
     range r = nothing;
     for (int64_t at = begin; at < end; at += BLOCK) {
         int64_t n = ds_min(BLOCK, end - at);
-        const void *next = job->gather(job, group, at, n, values);
-        r = join(r, range_of(values, n, next));
+        r = join(r, job->gather(job, group, at, n, buffer));
     }
     return r;
 }
 
-static void finish_range(const job *job, int64_t group, int64_t begin, int64_t end, float *values, params p) {
+static void finish_range(const job *job, int64_t group, int64_t begin, int64_t end, block *buffer, params p) {
     for (int64_t at = begin; at < end; at += BLOCK) {
         int64_t n = ds_min(BLOCK, end - at);
-        job->gather(job, group, at, n, values);
-        job->finish(job, group, at, n, values, p);
+        job->gather(job, group, at, n, buffer);
+        job->finish(job, group, at, n, buffer, p);
     }
 }
 
 /* Does a phase's items; `to`, where there is one, receives the parameters of group `place(group)`. */
 static void run_groups(const job *job, float *to, int64_t (*place)(const struct job *, int64_t), uint32_t phase,
                        int64_t begin, int64_t end) {
-    float values[BLOCK + PAD];
+    block buffer;
     int64_t chunks = chunks_of(job->length);
     range *ranges = job->call->workspace;
     params *shared = (params *)(ranges + job->groups * chunks);
@@ -114,18 +184,18 @@ static void run_groups(const job *job, float *to, int64_t (*place)(const struct 
         int64_t group = phase == 1 ? item : item / chunks, at = item % chunks * CHUNK;
         int64_t stop = ds_min(at + CHUNK, job->length);
         if (chunks > 1 && phase == 0) {
-            ranges[item] = find_range(job, group, at, stop, values);
+            ranges[item] = find_range(job, group, at, stop, &buffer);
         } else if (chunks > 1 && phase == 2) {
-            finish_range(job, group, at, stop, values, shared[group]);
+            finish_range(job, group, at, stop, &buffer, shared[group]);
         } else {
             range r = nothing;
-            if (phase == 0) r = find_range(job, group, 0, job->length, values);
+            if (phase == 0) r = find_range(job, group, 0, job->length, &buffer);
             else for (int64_t i = 0; i < chunks; i++) r = join(r, ranges[group * chunks + i]);
             params p = params_of(job, r);
             if (to) keep(to, place(job, group), p);
             if (phase == 1) shared[group] = p;
-            else if (job->length > BLOCK) finish_range(job, group, 0, job->length, values, p);
-            else if (job->length > 0) job->finish(job, group, 0, job->length, values, p);
+            else if (job->length > BLOCK) finish_range(job, group, 0, job->length, &buffer, p);
+            else if (job->length > 0) job->finish(job, group, 0, job->length, &buffer, p);
         }
     }
 }

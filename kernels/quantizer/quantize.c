@@ -37,23 +37,20 @@ static void plan(const ds_call *call, ds_plan *out) {
     plan_groups(groups_of(x), length_of(x), out);
 }
 
-static const void *gather(const job *job, int64_t group, int64_t at, int64_t n, float *values) {
-    const ds_tensor *x = ds_arg_tensor(job->call, X, 0);
-    int64_t from = group * job->length + at;
-    DS_WITH_FLOAT(t, x->dtype, read_values(x->data, from, n, values, t));
-    return ds_at(x->data, from + n, x->dtype);
+static range gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
+    return read_block(ds_arg_tensor(job->call, X, 0), group * job->length + at, n, to);
 }
 
-DS_INLINE void pack_into(const job *job, uint32_t q, int64_t group, int64_t at, int64_t n, const float *values,
+DS_INLINE void pack_into(const job *job, uint32_t q, int64_t group, int64_t at, int64_t n, const block *from,
                          params p) {
     const ds_tensor *out = ds_arg_tensor(job->call, q, 0), *x = ds_arg_tensor(job->call, X, 0);
     int64_t per_byte = per_byte_of(x);
     int8_t *to = (int8_t *)out->data + (place_of(job, group) * job->length + at) / per_byte;
-    pack(values, n, p, job->levels, per_byte, to, ds_streams(ds_elements(out), DS_I8));
+    pack(from, n, p, job->levels, per_byte, to, ds_streams(ds_elements(out), DS_I8));
 }
 
-static void finish(const job *job, int64_t group, int64_t at, int64_t n, const float *values, params p) {
-    pack_into(job, Q, group, at, n, values, p);
+static void finish(const job *job, int64_t group, int64_t at, int64_t n, const block *from, params p) {
+    pack_into(job, Q, group, at, n, from, p);
 }
 
 static job job_of(const ds_call *call) {
@@ -75,19 +72,18 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     ds_fence();
 }
 
-static const void *loco_gather(const job *job, int64_t group, int64_t at, int64_t n, float *values) {
-    const ds_tensor *err = ds_arg_tensor(job->call, L_ERR, 0);
-    const void *next = gather(job, group, at, n, values);
-    add_error(err, place_of(job, group) * job->length + at, n, values);
-    return next;
+static range loco_gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
+    gather(job, group, at, n, to);
+    add_error(ds_arg_tensor(job->call, L_ERR, 0), place_of(job, group) * job->length + at, n, to);
+    return range_of(to, n);
 }
 
-static void loco_finish(const job *job, int64_t group, int64_t at, int64_t n, const float *values, params p) {
+static void loco_finish(const job *job, int64_t group, int64_t at, int64_t n, const block *from, params p) {
     const ds_tensor *err = ds_arg_tensor(job->call, L_ERR, 0);
     float beta = (float)job->call->scalars[0].f;
-    pack_into(job, L_Q, group, at, n, values, p);
+    pack_into(job, L_Q, group, at, n, from, p);
     int64_t to = place_of(job, group) * job->length + at;
-    update_error(err, to, n, values, p, job->levels, beta);
+    update_error(err, to, n, from, p, job->levels, beta);
 }
 
 static void loco_run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

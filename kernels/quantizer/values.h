@@ -6,6 +6,7 @@
 #define DS_QUANTIZER_VALUES_H
 
 #include "ds_cpu_math.h"
+#include "ds_cpu_mixed.h"
 #include "ds_cpu_narrow.h"
 
 typedef int8_t ds_vec_i8 __attribute__((vector_size(DS_LANES)));
@@ -16,7 +17,8 @@ enum {
     BLOCK = 4096,              /* values in the buffer */
     CHUNK = 16 * BLOCK,        /* of a group that threads share */
     WORTH_A_THREAD = 16 * 1024, /* elements */
-    PAD = DS_LANES,
+    QUAD = 4 * DS_LANES, /* values whose bytes fill a vector */
+    PAD = QUAD,
 };
 
 /* 2^23 * 1.5: added and taken away, it leaves a whole number, ties to even; added, that number's low
@@ -37,22 +39,11 @@ DS_INLINE ds_vec scaled(ds_vec v, params p, float levels) {
     return ds_vmin(ds_vmax(v, ds_splat(-levels)), ds_splat(levels - 1));
 }
 
-/* Two vectors, one after the other, past the caches where `streams` and the address is aligned. */
-DS_INLINE void store_two(void *y, int64_t at, ds_vec a, ds_vec b, uint32_t t, int streams) {
-    char *p = ds_at(y, at, t);
-    if (t == DS_F32) {
-        ds_put(p, (ds_vec_u32)a, streams);
-        ds_put(p + sizeof a, (ds_vec_u32)b, streams);
-        return;
-    }
-    ds_vec_u16 half[2] = {ds_vec_to_half(a, t), ds_vec_to_half(b, t)};
-#if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
-    ds_vec_u32 bits = (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
-#else
-    ds_vec_u32 bits;
-    __builtin_memcpy(&bits, half, sizeof bits);
-#endif
-    ds_put(p, bits, streams);
+/* Whether q * step + offset is never NaN nor, unless 0, a denormal of bf16: both parts are multiples of
+ * 2^-123. */
+DS_INLINE int is_plain(params p) {
+    float step = p.step < 0 ? -p.step : p.step, offset = p.offset < 0 ? -p.offset : p.offset;
+    return step >= 0x1p-100f && step <= 0x1p+60f && (offset == 0 || offset >= 0x1p-100f) && offset <= 0x1p+60f;
 }
 
 /* Elements of T from `at` on, as f32; behind the last one, lanes of 0. */
@@ -62,15 +53,15 @@ DS_INLINE void read_values(const void *x, int64_t at, int64_t n, float *values, 
     if (i < n) ds_store(values, i, ds_load_first(n - i, x, at + i, t), DS_F32);
 }
 
-/* Values [at, at + DS_LANES) of quantised ones of which `q` is the first; `n` of them are there, and the
- * other lanes are anything. */
+/* Values [at, at + DS_LANES) of quantised ones, one or two in a byte, of which `q` is the first; `n` of
+ * them are there, and the other lanes are anything. */
 DS_INLINE ds_vec unpack(const int8_t *q, int64_t at, int64_t n, int64_t per_byte) {
     int8_t few[DS_LANES];
     if (n < DS_LANES) {
         __builtin_memset(few, 0, sizeof few);
-        __builtin_memcpy(few, q + at / per_byte, (size_t)(n / per_byte));
+        __builtin_memcpy(few, q + (at >> (per_byte - 1)), (size_t)(n >> (per_byte - 1)));
     }
-    const int8_t *from = n < DS_LANES ? few : q + at / per_byte;
+    const int8_t *from = n < DS_LANES ? few : q + (at >> (per_byte - 1));
     if (per_byte == 1) return ds_bytes_at(from, 1);
     pairs_u8 both;
     __builtin_memcpy(&both, from, sizeof both);
@@ -78,6 +69,40 @@ DS_INLINE ds_vec unpack(const int8_t *q, int64_t at, int64_t n, int64_t per_byte
     ds_vec_i8 each = (ds_vec_i8)((wide & 0xf) | (wide & 0xf0) << 4);
     each = (each ^ 8) - 8; /* the sign of four bits */
     return ds_bytes_at(&each, 1);
+}
+
+/* The numbers of a group's quantised values; those of 4 bits are few enough for a table. */
+typedef struct {
+    params p;
+    ds_vec of_nibble;
+} numbers;
+
+DS_INLINE numbers numbers_of(float step, float offset) {
+    numbers n = {.p = {.step = step, .offset = offset}};
+    for (int lane = 0; lane < DS_LANES; lane++) n.of_nibble[lane] = (float)(lane < 8 ? lane : lane - 16);
+    n.of_nibble = n.of_nibble * step + offset;
+    return n;
+}
+
+/* The first `n` of the numbers of [at, at + DS_LANES). */
+DS_INLINE ds_vec number_first(const int8_t *q, int64_t at, int64_t n, const numbers *of, int64_t per_byte) {
+    return unpack(q, at, n, per_byte) * of->p.step + of->p.offset;
+}
+
+/* The numbers of [at, at + 2 * DS_LANES). */
+DS_INLINE ds_vec2 number_pair(const int8_t *q, int64_t at, const numbers *of, int64_t per_byte) {
+#if DS_LANES == 16
+    if (per_byte == 2) {
+        const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(q + at / 2)));
+        /* Only the lowest four bits of an index count. */
+        __m512 even = _mm512_permutexvar_ps(bytes, (__m512)of->of_nibble);
+        __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), (__m512)of->of_nibble);
+        return (ds_vec2){(ds_vec)_mm512_permutex2var_ps(even, low, odd), (ds_vec)_mm512_permutex2var_ps(even, high, odd)};
+    }
+#endif
+    return (ds_vec2){number_first(q, at, DS_LANES, of, per_byte), number_first(q, at + DS_LANES, DS_LANES, of, per_byte)};
 }
 
 #endif

@@ -17,7 +17,7 @@ use ds_tests::{
     compare::values,
 };
 
-use crate::{FLOATS, stream};
+use crate::{FLOATS, equal_on_any_threads, stream};
 
 const FORMATS: [(Format, u32, u32, f64); 6] = [
     (Format::E2M1, 2, 1, 6.0),
@@ -150,4 +150,26 @@ fn what_fills_no_whole_bytes_is_refused() {
     let mantissa = [ds_schema::Attr::I64(3)];
     let error = ds_core::op::launch(op, stream(), &args, &mantissa, &[]).unwrap_err();
     assert!(error.to_string().contains("1 codes in 3 bytes"), "{error}");
+}
+
+/// Groups shorter than a chunk, and ones that threads share; with stochastic rounding, whose words belong
+/// to elements.
+#[test]
+fn narrow_floats_on_any_threads_have_equal_bits() {
+    let s = stream();
+    let mut results = Vec::new();
+    for (groups, length) in [(24, 5004), (3, 200_004)] {
+        let x = Numbers::new(12)
+            .tensor(s, DType::F32, &[groups * length])
+            .unwrap();
+        for (format, ..) in FORMATS {
+            for random in [None, Some(RngState { seed: 5, offset: 8 })] {
+                let done = fp_quantize(s, &x, groups, format, random).unwrap();
+                results.push(fp_dequantize(s, &done, format, DType::F16).unwrap());
+                results.extend([done.codes, done.step]);
+            }
+        }
+    }
+    let results: Vec<&Tensor> = results.iter().collect();
+    equal_on_any_threads("narrow_floats_on_any_threads", &results);
 }

@@ -15,7 +15,7 @@ use ds_tests::{
     compare::values,
 };
 
-use crate::{FLOATS, stream};
+use crate::{FLOATS, equal_on_any_threads, stream};
 
 const FORMATS: [Format; 4] = [
     Format {
@@ -288,4 +288,41 @@ fn what_does_not_divide_is_refused_by_name() {
     };
     let error = fake_quantize(stream(), &x, &x, 1, bits, Rounding::Nearest).unwrap_err();
     refused(error, "bits is 17, it can be 2 to 16");
+}
+
+/// Groups shorter than a chunk, and one that threads share; with stochastic rounding, whose words belong
+/// to elements.
+#[test]
+fn quantised_on_any_threads_gives_equal_bits() {
+    let s = stream();
+    let mut numbers = Numbers::new(11);
+    let mut results = Vec::new();
+    for (groups, length) in [(24, 5002), (4, 200_004)] {
+        let x = numbers.tensor(s, DType::F32, &[groups * length]).unwrap();
+        let err = numbers.tensor(s, DType::F32, &[groups * length]).unwrap();
+        let swizzle = Swizzle {
+            groups,
+            nodes: 2,
+            devices: 2,
+            slices: 1,
+        };
+        for format in FORMATS {
+            let done = quantize(s, &x, groups, format).unwrap();
+            let reduced = quantized_reduction(s, &done, 2, format).unwrap();
+            results.push(dequantize(s, &done, format.bits, DType::BF16).unwrap());
+            let part = err.narrow(0, 0, groups * length / 2).unwrap();
+            let summed = loco_quantized_reduction(s, &done, &part, 0.3, 2, format).unwrap();
+            let sent = loco_swizzle_quantize(s, &x, &err, 0.3, swizzle, format).unwrap();
+            for q in [done, reduced, summed, sent] {
+                results.extend([q.q, q.params]);
+            }
+            let y = Tensor::empty(s, DType::F32, x.shape()).unwrap();
+            let state = RngState { seed: 5, offset: 8 };
+            fake_quantize(s, &x, &y, groups, format, Rounding::Stochastic(state)).unwrap();
+            results.push(y);
+        }
+        results.push(err);
+    }
+    let results: Vec<&Tensor> = results.iter().collect();
+    equal_on_any_threads("quantised_on_any_threads", &results);
 }
