@@ -4,6 +4,7 @@
  * caches. Between f32, bf16 and f16 an element passes through a register; all other pairs meet in the
  * first level of the caches, as pieces of f32, f64 or i64, whichever holds every value of the source.
  */
+#include "ds_cpu_copy.h"
 #include "ds_cpu_strided.h"
 #include "pieces.h"
 
@@ -37,7 +38,7 @@ DS_INLINE void direct(const void *x, uint32_t a, void *y, uint32_t b, int64_t n,
 
 static void convert(const void *x, uint32_t a, void *y, uint32_t b, int64_t n, int streams) {
     if (a == b) { /* bits are kept, also those of signalling NaN */
-        copy_bytes(y, x, n * ds_size(a), streams);
+        ds_copy_bytes(y, x, 0, n * ds_size(a), streams);
         return;
     }
     switch (a * 16 + b) {
@@ -48,8 +49,13 @@ static void convert(const void *x, uint32_t a, void *y, uint32_t b, int64_t n, i
     case DS_F16 * 16 + DS_F32: direct(x, DS_F16, y, DS_F32, n, streams); return;
     case DS_F16 * 16 + DS_BF16: direct(x, DS_F16, y, DS_BF16, n, streams); return;
     }
-    for (int64_t i = 0; i < n; i += PIECE)
-        convert_piece(ds_at(x, i, a), a, ds_at(y, i, b), b, ds_min(PIECE, n - i));
+    _Alignas(64) char near[PIECE * 8];
+    for (int64_t i = 0; i < n; i += PIECE) {
+        int64_t m = ds_min(PIECE, n - i);
+        void *to = ds_at(y, i, b);
+        convert_piece(ds_at(x, i, a), a, streams ? near : to, b, m);
+        if (streams) ds_copy_bytes(to, near, 0, m * ds_size(b), 1);
+    }
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

@@ -4,7 +4,7 @@
  * writes the table: every row of it once, past the caches where it is large, never zeros first and
  * sums later. A row is read while the one before it is written.
  */
-#include "ds_cpu_simd.h"
+#include "ds_cpu_copy.h"
 
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
@@ -32,19 +32,6 @@ static const char *table_row(const ds_tensor *weight, int64_t index) {
     return ds_at(weight->data, index * weight->strides[0], weight->dtype);
 }
 
-static void copy_row(char *to, const char *from, const char *next, int64_t bytes, int streams) {
-    int64_t i = 0;
-    for (; i + 64 <= bytes; i += 64) {
-        if (next) __builtin_prefetch(next + i, 0, 3);
-        for (int64_t k = i; k < i + 64; k += (int64_t)sizeof(ds_vec_u32)) {
-            ds_vec_u32 bits;
-            __builtin_memcpy(&bits, from + k, sizeof bits);
-            ds_put(to + k, bits, streams);
-        }
-    }
-    __builtin_memcpy(to + i, from + i, (size_t)(bytes - i));
-}
-
 /* Quiet NaN in every element. */
 static void spoil_row(void *to, int64_t d, uint32_t dtype) {
     for (int64_t i = 0; i < d; i++) {
@@ -63,7 +50,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         const char *next = i + 1 < end ? table_row(weight, index_at(indices, i + 1)) : 0;
         void *to = ds_at(y->data, ds_row_offset(y, i), y->dtype);
-        if (from) copy_row(to, from, next, bytes, large && ds_aligned(to));
+        if (from) ds_copy_bytes(to, from, next, bytes, large);
         else spoil_row(to, d, y->dtype);
         from = next;
     }
@@ -130,6 +117,14 @@ DS_INLINE void put_tile(void *to, const float *sum, int64_t n, uint32_t t, int s
     for (; i < n; i += DS_LANES) ds_store_first(n - i, to, i, ds_load_first(n - i, sum, i, DS_F32), t);
 }
 
+/* A row that nothing is added to: most of them, where the table is large. */
+static void clear_row(char *to, int64_t bytes, int streams) {
+    int64_t i = 0, width = sizeof(ds_vec);
+    if (streams && ds_aligned(to))
+        for (; i + width <= bytes; i += width) ds_put(to + i, (ds_vec_u32){0}, 1);
+    __builtin_memset(to + i, 0, (size_t)(bytes - i));
+}
+
 DS_INLINE void sum_rows(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
     const ds_tensor *dy = ds_arg_tensor(call, DY, 0), *dweight = ds_arg_tensor(call, DWEIGHT, 0);
     int64_t rows = dweight->shape[0], d = dweight->shape[1];
@@ -140,6 +135,10 @@ DS_INLINE void sum_rows(const ds_call *call, int64_t begin, int64_t end, uint32_
         int64_t first = row ? ends[row - 1] : 0, last = ends[row];
         if (first == last && accumulate) continue;
         char *to = ds_at(dweight->data, row * d, t);
+        if (first == last) {
+            clear_row(to, d * ds_size(t), large);
+            continue;
+        }
         for (int64_t column = 0; column < d; column += TILE) {
             int64_t n = ds_min(TILE, d - column);
             _Alignas(64) float sum[TILE];

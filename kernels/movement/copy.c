@@ -5,18 +5,21 @@
  * turned within registers; a large contiguous result goes past the caches. Nothing is computed, so the
  * dtype is its size.
  */
+#include "ds_cpu_copy.h"
 #include "tile.h"
 
 /* copy(x) -> y. Dimensions are put in order: last the one along which y is contiguous. Where x is
- * contiguous along another one, that comes before it, and an item is a block of SIDE by SIDE of the
- * two; else an item is a block of a row. */
+ * contiguous along another one, that comes before it, and an item is a block of the two; else an item
+ * is a block of a row. */
 enum { X, Y };
-enum { BLOCK = 16 * 1024, SIDE = 128 };
+enum { BLOCK = 16 * 1024 };
 
 typedef struct {
     ds_views v;
     int turned; /* x is contiguous along the dimension before the last one, y along the last one */
     int64_t length, blocks, rows;
+    int large; /* the result goes past the caches */
+    int64_t height, down, across, block_height, block_length; /* where turned: of a matrix */
 } shape;
 
 /* Moves dimension `d` behind those up to `to`; the order of dimensions is nothing to a copy. */
@@ -48,6 +51,14 @@ static shape shape_of(const ds_call *call) {
     s.length = ds_views_length(&s.v);
     s.rows = ds_views_rows(&s.v);
     s.blocks = ds_div_up(s.length, BLOCK);
+    const ds_tensor *y = ds_arg_tensor(call, Y, 0);
+    s.large = ds_streams(ds_elements(y), y->dtype);
+    if (!s.turned) return s;
+    s.height = s.v.shape[last - 1];
+    s.block_height = block_height(ds_size(y->dtype), s.large);
+    s.block_length = block_length(ds_size(y->dtype));
+    s.down = ds_div_up(s.height, s.block_height);
+    s.across = ds_div_up(s.length, s.block_length);
     return s;
 }
 
@@ -55,9 +66,7 @@ static void plan(const ds_call *call, ds_plan *out) {
     shape s = shape_of(call);
     out->phases = 1;
     if (s.turned) {
-        int64_t height = s.v.shape[s.v.ndim - 2];
-        int64_t matrices = s.rows / ds_max(1, height);
-        out->phase[0].items = matrices * ds_div_up(height, SIDE) * ds_div_up(s.length, SIDE);
+        out->phase[0].items = s.rows / ds_max(1, s.height) * s.down * s.across;
         out->phase[0].grain = 1;
     } else {
         out->phase[0].items = s.rows * s.blocks;
@@ -65,48 +74,38 @@ static void plan(const ds_call *call, ds_plan *out) {
     }
 }
 
-static void copy_row(char *to, const char *from, int64_t bytes, int streams) {
-    int64_t i = 0, width = sizeof(ds_vec);
-    if (streams && ds_aligned(to))
-        for (; i + width <= bytes; i += width) {
-            ds_vec_u32 v;
-            __builtin_memcpy(&v, from + i, sizeof v);
-            ds_put(to + i, v, 1);
-        }
-    __builtin_memcpy(to + i, from + i, (size_t)(bytes - i));
-}
-
 static void copy_rows(const ds_call *call, const shape *s, int64_t begin, int64_t end) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, Y, 0);
     int32_t last = s->v.ndim - 1;
     int64_t size = ds_size(x->dtype), from_stride = s->v.strides[X][last], to_stride = s->v.strides[Y][last];
-    int large = ds_streams(ds_elements(y), y->dtype);
     for (int64_t item = begin; item < end; item++) {
         int64_t row = s->blocks == 1 ? item : item / s->blocks, i = (item - row * s->blocks) * BLOCK;
         int64_t n = ds_min(BLOCK, s->length - i);
         const char *from = (const char *)x->data + (ds_views_offset(&s->v, X, row) + i * from_stride) * size;
         char *to = (char *)y->data + (ds_views_offset(&s->v, Y, row) + i * to_stride) * size;
-        if (from_stride == 1 && to_stride == 1) copy_row(to, from, n * size, large);
+        if (from_stride == 1 && to_stride == 1) ds_copy_bytes(to, from, 0, n * size, s->large);
         else ds_gather(to, to_stride, from, from_stride, n, size);
     }
-    if (large) ds_fence();
+    if (s->large) ds_fence();
 }
 
 /* x is contiguous along the dimension before the last one, y along the last one. */
 static void turn_blocks(const ds_call *call, const shape *s, int64_t begin, int64_t end) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, Y, 0);
     int32_t last = s->v.ndim - 1;
-    int64_t size = ds_size(x->dtype), height = s->v.shape[last - 1];
-    int64_t down = ds_div_up(height, SIDE), across = ds_div_up(s->length, SIDE);
-    turn t = {.size = size, .from_stride = s->v.strides[X][last] * size, .to_stride = s->v.strides[Y][last - 1] * size};
+    int64_t size = ds_size(x->dtype);
+    turn t = {.size = size, .from_stride = s->v.strides[X][last] * size, .to_stride = s->v.strides[Y][last - 1] * size,
+              .large = s->large};
     for (int64_t item = begin; item < end; item++) {
-        int64_t matrix = item / (down * across), block = item % (down * across);
-        int64_t i = block / across * SIDE, j = block % across * SIDE;
-        int64_t row = matrix * height + i;
+        int64_t matrix = item / (s->down * s->across), block = item % (s->down * s->across);
+        int64_t i = block / s->across * s->block_height, j = block % s->across * s->block_length;
+        int64_t row = matrix * s->height + i;
         t.from = (const char *)x->data + ds_views_offset(&s->v, X, row) * size + j * t.from_stride;
         t.to = (char *)y->data + (ds_views_offset(&s->v, Y, row) + j) * size;
-        turn_block(&t, ds_min(SIDE, height - i), ds_min(SIDE, s->length - j));
+        t.streams = s->large && ds_aligned(t.to) && t.to_stride % WIDTH == 0;
+        turn_block(&t, ds_min(s->block_height, s->height - i), ds_min(s->block_length, s->length - j));
     }
+    if (s->large) ds_fence();
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

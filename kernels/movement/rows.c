@@ -4,9 +4,9 @@
  * An index that is none of a row, a negative one among them, gives a row of zeros, and adds nothing:
  * no byte outside of a tensor is touched, and each is the other's gradient.
  */
-#include "ds_cpu_simd.h"
+#include "ds_cpu_copy.h"
 
-enum { CHUNK_BYTES = 64 * 1024, PAIR = 2 * DS_LANES };
+enum { CHUNK_BYTES = 64 * 1024 };
 
 DS_INLINE int64_t index_at(const ds_tensor *index, int64_t i) {
     return index->dtype == DS_I32 ? ((const int32_t *)index->data)[i] : ((const int64_t *)index->data)[i];
@@ -29,28 +29,26 @@ static void plan_select(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, CHUNK_BYTES / ds_max(1, width_of(y) * ds_size(y->dtype)));
 }
 
-static void copy_row(char *to, const char *from, int64_t bytes, int streams) {
-    int64_t i = 0, width = sizeof(ds_vec);
-    if (streams && ds_aligned(to))
-        for (; i + width <= bytes; i += width) {
-            ds_vec_u32 v;
-            __builtin_memcpy(&v, from + i, sizeof v);
-            ds_put(to + i, v, 1);
-        }
-    __builtin_memcpy(to + i, from + i, (size_t)(bytes - i));
+/* Row `i` of the index in x, NULL where it has no such row. */
+static const char *row_of(const ds_tensor *x, const ds_tensor *index, int64_t i) {
+    int64_t row = index_at(index, i);
+    if (row < 0 || row >= x->shape[0]) return 0;
+    return ds_at(x->data, row * x->strides[0], x->dtype);
 }
 
 static void run_select(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     const ds_tensor *x = ds_arg_tensor(call, X, 0), *index = ds_arg_tensor(call, INDEX, 0);
     const ds_tensor *y = ds_arg_tensor(call, Y, 0);
-    int64_t bytes = width_of(y) * ds_size(y->dtype), x_stride = x->strides[0] * ds_size(x->dtype);
+    int64_t bytes = width_of(y) * ds_size(y->dtype);
     int large = ds_streams(ds_elements(y), y->dtype);
+    const char *from = row_of(x, index, begin);
     for (int64_t i = begin; i < end; i++) {
-        int64_t row = index_at(index, i);
+        const char *next = i + 1 < end ? row_of(x, index, i + 1) : 0;
         char *to = (char *)y->data + i * bytes;
-        if (row < 0 || row >= x->shape[0]) __builtin_memset(to, 0, (size_t)bytes);
-        else copy_row(to, (const char *)x->data + row * x_stride, bytes, large);
+        if (from) ds_copy_bytes(to, from, next, bytes, large);
+        else __builtin_memset(to, 0, (size_t)bytes);
+        from = next;
     }
     if (large) ds_fence();
 }
@@ -68,22 +66,34 @@ static void plan_add(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = 1;
 }
 
-DS_INLINE void add_row(float *y, const void *x, int64_t begin, int64_t end, uint32_t t) {
-    int64_t i = begin;
-    for (; i + DS_LANES <= end; i += DS_LANES) ds_store(y, i, ds_load(y, i, DS_F32) + ds_load(x, i, t), DS_F32);
-    if (i == end) return;
-    ds_vec sum = ds_load_first(end - i, y, i, DS_F32) + ds_load_first(end - i, x, i, t);
-    ds_store_first(end - i, y, i, sum, DS_F32);
+/* Fetches what is added next meanwhile; the address of x need not exist. */
+DS_INLINE void add_row(float *y, const void *x, const float *next_y, const void *next_x, int64_t n, uint32_t t) {
+    int64_t i = 0;
+    for (; i + DS_LANES <= n; i += DS_LANES) {
+        __builtin_prefetch(next_y + i, 1, 3);
+        __builtin_prefetch(ds_at(next_x, i, t), 0, 3);
+        ds_store(y, i, ds_load(y, i, DS_F32) + ds_load(x, i, t), DS_F32);
+    }
+    if (i == n) return;
+    ds_store_first(n - i, y, i, ds_load_first(n - i, y, i, DS_F32) + ds_load_first(n - i, x, i, t), DS_F32);
+}
+
+/* The row of y that row `i` of x is added to, NULL where there is none. */
+static float *sum_of(const ds_tensor *y, const ds_tensor *index, int64_t i, int64_t width) {
+    int64_t row = index_at(index, i);
+    return row < 0 || row >= y->shape[0] ? 0 : (float *)y->data + row * width;
 }
 
 DS_INLINE void add_columns(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
     const ds_tensor *y = ds_arg_tensor(call, S_Y, 0), *index = ds_arg_tensor(call, S_INDEX, 0);
     const ds_tensor *x = ds_arg_tensor(call, S_X, 0);
-    int64_t width = width_of(x);
-    for (int64_t i = 0; i < x->shape[0]; i++) {
-        int64_t row = index_at(index, i);
-        if (row < 0 || row >= y->shape[0]) continue;
-        add_row((float *)y->data + row * width, ds_at(x->data, i * width, t), begin, end, t);
+    int64_t width = width_of(x), count = x->shape[0];
+    float *to = count ? sum_of(y, index, 0, width) : 0;
+    for (int64_t i = 0; i < count; i++) {
+        float *next = i + 1 < count ? sum_of(y, index, i + 1, width) : 0;
+        const char *from = ds_at(x->data, i * width + begin, t);
+        if (to) add_row(to + begin, from, (next ? next : to) + begin, ds_at(from, width, t), end - begin, t);
+        to = next;
     }
 }
 

@@ -3,7 +3,7 @@
  * Limit: memory for long rows, where nearly every vector is behind all that is kept and is passed over by
  * one comparison. What is kept is a heap whose root is the last of it, at most as long as K.
  */
-#include "ds_cpu_math.h"
+#include "ds_cpu_lanes.h"
 
 /* top_k(x, values, indices). An item is a row. */
 enum { X, VALUES, INDICES };
@@ -47,20 +47,6 @@ DS_INLINE float value_of(uint64_t rank) {
     return DS_FLOAT_OF(bits & 0x80000000 ? bits & 0x7fffffff : ~bits);
 }
 
-/* Whether an element of a vector may be in front of `root`: equal ones come later, and are not. */
-DS_INLINE int any_in_front(ds_vec v, ds_vec root) {
-#if DS_LANES == 16
-    return _mm512_cmp_ps_mask((__m512)v, (__m512)root, _CMP_NLE_UQ) != 0;
-#elif DS_LANES == 8
-    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, (__m256)root, _CMP_NLE_UQ)) != 0;
-#else
-    ds_vec_i32 in_front = ~(v <= root);
-    int32_t any = 0;
-    for (int k = 0; k < DS_LANES; k++) any |= in_front[k];
-    return any;
-#endif
-}
-
 /* The `k` first ones of `n`, in order, into `heap`. */
 DS_INLINE void first_of(uint64_t *heap, int64_t k, const void *x, int64_t n, uint32_t t) {
     for (int64_t i = 0; i < k; i++) heap[i] = 0; /* behind everything */
@@ -68,9 +54,15 @@ DS_INLINE void first_of(uint64_t *heap, int64_t k, const void *x, int64_t n, uin
     int all_kept = 0;
     for (int64_t i = 0; i < n; i += DS_LANES) {
         ds_vec v = ds_load_first(n - i, x, i, t);
-        if (all_kept && !any_in_front(v, root)) continue;
-        for (int64_t lane = 0; lane < ds_min(DS_LANES, n - i); lane++) {
-            uint64_t rank = rank_of(v[lane], i + lane);
+        /* Equal ones come later, and are behind. */
+        uint32_t in_front = all_kept ? ds_not_at_most(v, root) : (1u << DS_LANES) - 1;
+        if (n - i < DS_LANES) in_front &= (1u << (n - i)) - 1;
+        if (!in_front) continue;
+        float lanes[DS_LANES];
+        ds_store(lanes, 0, v, DS_F32);
+        for (; in_front; in_front &= in_front - 1) {
+            int lane = __builtin_ctz(in_front);
+            uint64_t rank = rank_of(lanes[lane], i + lane);
             if (rank > heap[0]) sift(heap, k, rank);
         }
         /* With a NaN as the root nothing compares, and every vector is looked at. */

@@ -4,7 +4,7 @@
  * Limit: memory; sorting passes over a row once for each byte that differs in it. A number that is none
  * of a token gives zeros, and is not put back: no byte outside of a tensor is touched.
  */
-#include "ds_cpu_simd.h"
+#include "ds_cpu_copy.h"
 
 enum { CHUNK_BYTES = 64 * 1024 };
 
@@ -70,27 +70,25 @@ static void plan_gather(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, CHUNK_BYTES / ds_max(1, row_bytes(ds_arg_tensor(call, G_X, 0))));
 }
 
+/* What item `item` keeps, NULL where that is none of a token. */
+static const char *kept_token(const ds_tensor *x, const int32_t *indices, int64_t kept, int64_t item) {
+    int64_t token = indices[item];
+    return token < 0 || token >= x->shape[1] ? 0 : token_at(x, item / kept, token);
+}
+
 static void run_gather(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     const ds_tensor *x = ds_arg_tensor(call, G_X, 0), *y = ds_arg_tensor(call, G_Y, 0);
     const int32_t *indices = ds_arg_tensor(call, G_INDICES, 0)->data;
-    int64_t kept = y->shape[1], bytes = row_bytes(x), width = sizeof(ds_vec);
+    int64_t kept = y->shape[1], bytes = row_bytes(x);
     int large = ds_streams(ds_elements(y), y->dtype);
+    const char *from = kept_token(x, indices, kept, begin);
     for (int64_t item = begin; item < end; item++) {
-        int64_t batch = item / kept, token = indices[item], i = 0;
-        char *to = token_at(y, batch, item % kept);
-        if (token < 0 || token >= x->shape[1]) {
-            __builtin_memset(to, 0, (size_t)bytes);
-            continue;
-        }
-        const char *from = token_at(x, batch, token);
-        if (large && ds_aligned(to))
-            for (; i + width <= bytes; i += width) {
-                ds_vec_u32 v;
-                __builtin_memcpy(&v, from + i, sizeof v);
-                ds_put(to + i, v, 1);
-            }
-        __builtin_memcpy(to + i, from + i, (size_t)(bytes - i));
+        const char *next = item + 1 < end ? kept_token(x, indices, kept, item + 1) : 0;
+        char *to = token_at(y, item / kept, item % kept);
+        if (from) ds_copy_bytes(to, from, next, bytes, large);
+        else __builtin_memset(to, 0, (size_t)bytes);
+        from = next;
     }
     if (large) ds_fence();
 }
@@ -135,27 +133,75 @@ static void plan_mask(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, 8 * 1024 / ds_max(1, ds_row_length(y)));
 }
 
-#define MASK_ROW(type)                                                                             \
-    for (int64_t j = 0; j < kept; j++) {                                                           \
-        int is_token = is_row && indices[j] >= 0 && indices[j] < tokens;                           \
-        ((type *)y->data)[row * kept + j] = is_token ? ((const type *)mask->data)[at + indices[j]] : 0; \
+/* Elements `first` to `last` of a row of y, one by one; `from` is NULL where the row is none of the mask's. */
+#define MASK_ROW(type)                                                                 \
+    for (int64_t j = first; j < last; j++) {                                           \
+        int is_token = from && indices[j] >= 0 && indices[j] < tokens;                 \
+        ((type *)to)[j] = is_token ? ((const type *)from)[indices[j]] : 0;             \
     }
+static void mask_row(void *to, const void *from, const int32_t *indices, int64_t tokens, int64_t first, int64_t last,
+                     int64_t size) {
+    if (size == 4) {
+        MASK_ROW(uint32_t)
+    } else {
+        MASK_ROW(uint16_t)
+    }
+}
+
+#if DS_LANES == 16
+/* A vector of elements of `size` bytes, 0 where an index is none of a token. What has two bytes is
+ * gathered with the token before it, or of the first one with that behind it, so that nothing outside of
+ * the row is read: there are two at least. */
+DS_INLINE __m512i mask_vector(const void *from, const int32_t *indices, int64_t tokens, int64_t size) {
+    __m512i index = _mm512_loadu_si512(indices), one = _mm512_set1_epi32(1);
+    __mmask16 is_token = _mm512_cmplt_epu32_mask(index, _mm512_set1_epi32((int32_t)tokens));
+    if (size == 4) return _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), is_token, index, from, 4);
+    __m512i pair = _mm512_sub_epi32(_mm512_max_epu32(index, one), one);
+    pair = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), is_token, pair, from, 2);
+    return _mm512_srlv_epi32(pair, _mm512_slli_epi32(_mm512_min_epu32(index, one), 4));
+}
+
+/* A row as far as whole cache lines of it go; the elements done. */
+static int64_t mask_vectors(char *to, const void *from, const int32_t *indices, int64_t tokens, int64_t kept,
+                            int64_t size, int streams) {
+    int64_t j = 0;
+    if (!from || tokens < 2) return 0;
+    streams = streams && ds_aligned(to);
+    if (size == 4) {
+        for (; j + 16 <= kept; j += 16) ds_put(to + j * 4, (ds_vec_u32)mask_vector(from, indices + j, tokens, 4), streams);
+        return j;
+    }
+    for (; j + 32 <= kept; j += 32) {
+        __m256i low = _mm512_cvtepi32_epi16(mask_vector(from, indices + j, tokens, 2));
+        __m256i high = _mm512_cvtepi32_epi16(mask_vector(from, indices + j + 16, tokens, 2));
+        ds_put(to + j * 2, (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1), streams);
+    }
+    return j;
+}
+#else
+static int64_t mask_vectors(char *to, const void *from, const int32_t *indices, int64_t tokens, int64_t kept,
+                            int64_t size, int streams) {
+    return (void)to, (void)from, (void)indices, (void)tokens, (void)kept, (void)size, (void)streams, 0;
+}
+#endif
 
 static void run_mask(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     const ds_tensor *mask = ds_arg_tensor(call, M_MASK, 0), *y = ds_arg_tensor(call, M_Y, 0);
     int64_t kept = ds_row_length(y), tokens = ds_row_length(mask), batches = mask->shape[0];
+    int64_t size = ds_size(y->dtype);
+    int large = ds_streams(ds_elements(y), y->dtype);
     for (int64_t row = begin; row < end; row++) {
         int64_t layer_and_batch = row / kept, batch = layer_and_batch % batches;
         const int32_t *indices = (const int32_t *)ds_arg_tensor(call, M_INDICES, 0)->data + layer_and_batch * kept;
-        int64_t token = indices[row % kept], at = (batch * tokens + token) * tokens;
+        int64_t token = indices[row % kept];
         int is_row = token >= 0 && token < tokens;
-        if (mask->dtype == DS_F32) {
-            MASK_ROW(uint32_t)
-        } else {
-            MASK_ROW(uint16_t)
-        }
+        const char *from = is_row ? ds_at(mask->data, (batch * tokens + token) * tokens, mask->dtype) : 0;
+        char *to = ds_at(y->data, row * kept, y->dtype);
+        int64_t done = mask_vectors(to, from, indices, tokens, kept, size, large);
+        mask_row(to, from, indices, tokens, done, kept, size);
     }
+    if (large) ds_fence();
 }
 
 DS_KERNEL(ds_mask_gather_bert, plan_mask, run_mask);

@@ -3,7 +3,7 @@
  * Limit: memory. An element is read once, and next to nothing is written. A row that is longer than a
  * block is shared by threads; the shares are combined in their order.
  */
-#include "ds_cpu_math.h"
+#include "ds_cpu_lanes.h"
 
 /* op(x) -> y. Phase 0: an item is a block of a row; where a row is one block, its result is written at
  * once. Phase 1: an item is a row, the shares of its blocks, in the workspace, are combined. */
@@ -57,28 +57,21 @@ DS_INLINE double greatest_of(const void *x, int64_t n, uint32_t t, uint32_t sign
     const ds_vec none = ds_splat(-__builtin_inff());
     ds_vec_u32 flip = (ds_vec_u32){0} + sign;
     ds_vec2 most = {none, none};
-    ds_vec_i32 nan = {0};
+    uint32_t nan = 0;
     int64_t i = 0;
     for (; i + PAIR <= n; i += PAIR) {
         ds_vec2 v = ds_load2(x, i, t);
         v = (ds_vec2){(ds_vec)((ds_vec_u32)v.a ^ flip), (ds_vec)((ds_vec_u32)v.b ^ flip)};
-        nan |= (v.a != v.a) | (v.b != v.b);
+        nan |= ds_unordered(v.a, v.b);
         most = (ds_vec2){ds_vmax(v.a, most.a), ds_vmax(v.b, most.b)};
-    }
-    ds_vec lanes = ds_vmax(most.a, most.b);
-    float greatest = -__builtin_inff();
-    for (int k = 0; k < DS_LANES; k++) {
-        if (nan[k]) return __builtin_nan("");
-        greatest = lanes[k] > greatest ? lanes[k] : greatest;
     }
     for (; i < n; i += DS_LANES) {
         ds_vec v = (ds_vec)((ds_vec_u32)ds_load_first(n - i, x, i, t) ^ flip);
-        for (int k = 0; k < DS_LANES && i + k < n; k++) {
-            if (v[k] != v[k]) return __builtin_nan("");
-            greatest = v[k] > greatest ? v[k] : greatest;
-        }
+        v = ds_fill_behind(n - i, v, none);
+        nan |= ds_unordered(v, v);
+        most.a = ds_vmax(v, most.a);
     }
-    return greatest;
+    return nan ? __builtin_nan("") : (double)ds_greatest_lane(ds_vmax(most.a, most.b));
 }
 
 DS_INLINE double sum_block(const void *x, int64_t n, uint32_t t) { return sum_of(x, n, t, add_one); }
@@ -166,32 +159,35 @@ static void plan_argmax(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, BLOCK / ds_max(1, ds_row_length(x)));
 }
 
-/* Whether a lane is the greatest, or a NaN where that is one. */
-DS_INLINE int any_is(ds_vec v, ds_vec greatest, int is_nan) {
-    ds_vec_i32 found = is_nan ? v != v : v == greatest;
-    int32_t any = 0;
-    for (int k = 0; k < DS_LANES; k++) any |= found[k];
-    return any;
+/* Elements that are looked at together. Of the greatest such block the first element is looked for
+ * again; the others are read once. */
+enum { SOUGHT = 64 * DS_LANES };
+
+/* The place of the first `wanted` there is, or of the first NaN where that is one. */
+DS_INLINE int64_t find(const void *x, int64_t n, uint32_t t, float wanted) {
+    ds_vec all = ds_splat(wanted);
+    for (int64_t i = 0; i < n; i += DS_LANES) {
+        ds_vec v = ds_load_first(n - i, x, i, t);
+        uint32_t found = wanted != wanted ? ds_unordered(v, v) : ds_equal(v, all);
+        if (found) return i + __builtin_ctz(found);
+    }
+    return -1; /* never */
 }
 
-DS_INLINE int64_t argmax(const void *x, int64_t n, uint32_t t, double greatest) {
-    int is_nan = greatest != greatest;
-    ds_vec wanted = ds_splat((float)greatest);
-    int64_t i = 0;
-    while (i + DS_LANES <= n && !any_is(ds_load(x, i, t), wanted, is_nan)) i += DS_LANES;
-    ds_vec v = ds_load_first(n - i, x, i, t);
-    for (int k = 0; k < DS_LANES && i + k < n; k++)
-        if (is_nan ? v[k] != v[k] : v[k] == wanted[k]) return i + k;
-    return -1; /* of nothing */
+DS_INLINE int64_t argmax(const void *x, int64_t n, uint32_t t, block_fn block) {
+    double greatest = 0;
+    int64_t at = -1;
+    for (int64_t i = 0; i < n && greatest == greatest; i += SOUGHT) {
+        double v = block(ds_at(x, i, t), ds_min(SOUGHT, n - i));
+        if (i == 0 || !(v <= greatest)) greatest = v, at = i;
+    }
+    return at < 0 ? at : at + find(ds_at(x, at, t), ds_min(SOUGHT, n - at), t, (float)greatest);
 }
 
 DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_t t, block_fn block) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0);
     int64_t *y = ds_arg_tensor(call, Y, 0)->data, n = ds_row_length(x);
-    for (int64_t row = begin; row < end; row++) {
-        const void *at = ds_at(x->data, ds_row_offset(x, row), t);
-        y[row] = argmax(at, n, t, block(at, n));
-    }
+    for (int64_t row = begin; row < end; row++) y[row] = argmax(ds_at(x->data, ds_row_offset(x, row), t), n, t, block);
 }
 
 static void run_argmax(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

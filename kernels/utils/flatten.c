@@ -2,7 +2,7 @@
  *
  * Limit: memory. An element is read and written once, past the caches where the result is large.
  */
-#include "ds_cpu_simd.h"
+#include "ds_cpu_copy.h"
 
 /* flatten(tensors, flat). An item is a block of one tensor. */
 enum { TENSORS, FLAT };
@@ -17,17 +17,6 @@ static void plan(const ds_call *call, ds_plan *out) {
         out->phase[0].items += ds_div_up(bytes_of(ds_arg_tensor(call, TENSORS, i)), BLOCK_BYTES);
 }
 
-static void copy_bytes(char *to, const char *from, int64_t bytes, int streams) {
-    int64_t i = 0, width = sizeof(ds_vec);
-    if (streams && ds_aligned(to))
-        for (; i + width <= bytes; i += width) {
-            ds_vec_u32 v;
-            __builtin_memcpy(&v, from + i, sizeof v);
-            ds_put(to + i, v, 1);
-        }
-    __builtin_memcpy(to + i, from + i, (size_t)(bytes - i));
-}
-
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     const ds_tensor *flat = ds_arg_tensor(call, FLAT, 0);
@@ -40,7 +29,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
         for (int64_t block = ds_max(0, begin - blocks_before); block < last; block++) {
             int64_t at = block * BLOCK_BYTES, n = ds_min(BLOCK_BYTES, bytes - at);
             n = ds_min(n, room - bytes_before - at); /* a list longer than the row is cut off */
-            if (n > 0) copy_bytes((char *)flat->data + bytes_before + at, (const char *)t->data + at, n, large);
+            if (n > 0) ds_copy_bytes((char *)flat->data + bytes_before + at, (const char *)t->data + at, 0, n, large);
         }
         blocks_before += blocks;
         bytes_before += bytes;

@@ -2,13 +2,15 @@
 
 use ds_core::{
     DType, Result,
-    op::{Case, HostCall, HostTensor, Numbers, Size},
+    op::{Case, HostCall, HostTensor, MiniFloat, Numbers, Size},
 };
 
 /// Those that a training step casts between.
 const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
-const OTHERS: [DType; 7] = [
+const OTHERS: [DType; 9] = [
     DType::F64,
+    DType::F8E4M3,
+    DType::F8E5M2,
     DType::I8,
     DType::U8,
     DType::I16,
@@ -18,7 +20,7 @@ const OTHERS: [DType; 7] = [
 ];
 
 /// Zeros, ties, what overflows or vanishes in a half type, what is no number.
-const SPECIAL: [f64; 32] = [
+const SPECIAL: [f64; 40] = [
     0.0,
     -0.0,
     1.0,
@@ -50,8 +52,17 @@ const SPECIAL: [f64; 32] = [
     -2_147_483_904.0,
     9.3e18,
     -9.3e18,
-    // Rounded to f32 first, it would be a tie of bf16.
+    // Rounded to f32 first, it would be a tie of bf16, and this one of f8e4m3.
     1.003_906_250_001,
+    1.062_500_000_001,
+    // The greatest f8, the ties beyond them, and more.
+    448.0,
+    464.0,
+    -465.0,
+    57344.0,
+    61439.0,
+    -61440.0,
+    1e30,
 ];
 
 /// What integers have: bounds, and what a narrower one cuts off.
@@ -105,6 +116,16 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                     Ok(call(special(from)?, to))
                 }));
             }
+            let format = match to {
+                DType::F8E4M3 => MiniFloat::E4M3,
+                DType::F8E5M2 => MiniFloat::E5M2,
+                _ => continue,
+            };
+            if size == Size::Small && from.is_float() {
+                let name = format!("{from} to {to}, every code and what lies between");
+                let make = move |_: &mut Numbers| Ok(call(around(format, from)?, to));
+                cases.push(Case::new("cast", name, make));
+            }
         }
     }
     cases
@@ -130,8 +151,27 @@ fn numbers(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostTen
     numbers.host_of(dtype, shape, of)
 }
 
+/// Every number of the format, the middle to the next one, and what is next to that.
+fn around(format: MiniFloat, dtype: DType) -> Result<HostTensor> {
+    let mut values = Vec::new();
+    for code in 0..=0xff {
+        let (low, high) = (format.to_f64(code), format.to_f64(code + 1));
+        let middle = f64::midpoint(low, high);
+        let near = middle * f64::from(f32::EPSILON);
+        values.extend([low, middle, middle - near, middle + near]);
+    }
+    HostTensor::from_f64(dtype, &[1024], &values)
+}
+
 #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
 fn special(dtype: DType) -> Result<HostTensor> {
+    if matches!(dtype, DType::F8E4M3 | DType::F8E5M2) {
+        return Ok(HostTensor {
+            dtype,
+            shape: vec![256],
+            bytes: (0..=0xff).collect(),
+        });
+    }
     let values: Vec<f64> = if dtype.is_float() {
         SPECIAL.to_vec()
     } else {

@@ -15,7 +15,8 @@ static CAST: OpCell = OpCell::new("cast");
 
 /// The values of `x` as `dtype`.
 ///
-/// - To a float: to the nearest, ties to even; beyond the range infinity. i64 beyond 2^53 are rounded to
+/// - To a float: to the nearest, ties to even; beyond the range infinity, and NaN in `f8e4m3`, which has
+///   none. i64 beyond 2^53 are rounded to
 ///   f64 first.
 /// - A float to an integer: towards zero; beyond the range its nearest bound, of NaN 0, as Rust's `as`.
 /// - An integer to a narrower one: its low bits.

@@ -78,12 +78,12 @@
   {0xc5, 0x45, 0x91, 0x13, 0x7f, 0x12, 0x1c, 0x22, \
    0x8d, 0x61, 0x70, 0x83, 0xa7, 0x61, 0x56, 0xfa}
 
-// op cast(x: A[S...]) -> (y: B[S...]) where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool, B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool
+// op cast(x: A[S...]) -> (y: B[S...]) where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2, B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2
 #define DS_OP_CAST "cast"
-#define DS_OP_CAST_SCHEMA_TEXT "005db1d6682cb4203df85f027b97c5e4"
+#define DS_OP_CAST_SCHEMA_TEXT "12594ea2b298c7389e273439f3946892"
 #define DS_OP_CAST_SCHEMA \
-  {0x00, 0x5d, 0xb1, 0xd6, 0x68, 0x2c, 0xb4, 0x20, \
-   0x3d, 0xf8, 0x5f, 0x02, 0x7b, 0x97, 0xc5, 0xe4}
+  {0x12, 0x59, 0x4e, 0xa2, 0xb2, 0x98, 0xc7, 0x38, \
+   0x9e, 0x27, 0x34, 0x39, 0xf3, 0x94, 0x68, 0x92}
 
 // op cross_entropy(logits: T[N, V], targets: i64[N], ignore_index: i64 = -100, label_smoothing: f64 = 0.0) -> (loss: f32[N], lse: f32[N]) where T: f32 | f16 | bf16
 #define DS_OP_CROSS_ENTROPY "cross_entropy"

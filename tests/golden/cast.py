@@ -4,7 +4,7 @@ from golden import call, write
 
 calls = []
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-OTHERS = (torch.float64, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
+OTHERS = (torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
 for a in FLOATS + OTHERS:
     for b in FLOATS + OTHERS:
         # Within every range: beyond it PyTorch's answer depends on the machine.

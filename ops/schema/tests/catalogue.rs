@@ -18,7 +18,7 @@ const HASHES: [(&str, &str); 8] = [
     ("adam_step", "5274c3fca0948f4a772ed41ca88f44c6"),
     ("adam_rollback", "c54591137f121c228d617083a76156fa"),
     ("matmul", "0fdf1956d5a49ba3a0d7d863a6d20bf6"),
-    ("cast", "005db1d6682cb4203df85f027b97c5e4"),
+    ("cast", "12594ea2b298c7389e273439f3946892"),
 ];
 
 fn files() -> impl Iterator<Item = SchemaFile> {
@@ -70,8 +70,8 @@ fn canonical_texts_read_well() {
             "op matmul(a: T[B..., M, K], b: T[B..., K, N]) -> (c: T[B..., M, N]) \
              where T: f32 | bf16",
             "op cast(x: A[S...]) -> (y: B[S...]) \
-             where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool, \
-             B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool",
+             where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2, \
+             B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2",
         ]
     );
 }
