@@ -6,13 +6,14 @@
  * | function | error | at the edges |
  * |---|---|---|
  * | ds_vexp | 1.1 | infinity above 88.7, denormals and then 0 below -87.3 |
+ * | ds_vexp2 | 3.1 | infinity from 128 on, denormals and then 0 below -126 |
  * | ds_vlog | 0.9 | -infinity at 0, NaN below; denormals are arguments like others |
  * | ds_vtanh | 1.4 | +-1 |
  * | ds_verf | 1.6 | +-1 |
- * | ds_vsigmoid | 2.5 | 1 above, 0 below -88.7 |
+ * | ds_vsigmoid | 1.7 above 0, 3 - 1.2 x below | 1 above, 0 below -87.3 |
  *
  * NaN gives NaN. Polynomials of exp, log and tanh are those of Cephes (Moshier, expf.c, logf.c,
- * tanhf.c); those of erf are minimax fits of erf(x)/x and of log(1 - erf(x)).
+ * tanhf.c); those of erf and 2^x are minimax fits of erf(x)/x, of log(1 - erf(x)) and of 2^x.
  */
 #ifndef DS_CPU_MATH_H
 #define DS_CPU_MATH_H
@@ -89,8 +90,8 @@ DS_INLINE ds_vec ds_vexp(ds_vec x) {
     return ds_vscale(ds_vfma(p, r * r, r) + 1, n);
 }
 
-/* 2^x. With AVX-512 x is taken apart into a whole number and what is above it in one instruction each,
- * infinities included. The polynomials are minimax fits of 2^f, relative to it, that are 1 at 0. */
+/* 2^x. With AVX-512 one instruction takes what is above a whole number from x and one scales by that
+ * number, infinities included. The polynomials are minimax fits that are 1 at 0. */
 DS_INLINE ds_vec ds_vexp2(ds_vec x) {
 #if DS_LANES == 16 && defined(__AVX512DQ__)
     ds_vec f = (ds_vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF); /* from 0 to 1 */

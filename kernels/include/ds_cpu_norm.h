@@ -10,7 +10,7 @@
 
 #include "ds_cpu_rows.h"
 
-enum { DS_KEPT_BYTES = 64 * 1024 /* of a row's sum; more than a stack should hold */ };
+enum { DS_KEPT_BYTES = 64 * 1024 /* of a row's sum; any stack has room for them */ };
 
 /* Where a call finds its rows and leaves their sums; where there is no residual, neither are these. */
 typedef struct {
@@ -25,14 +25,15 @@ typedef struct {
     int streams;
 } ds_norm_row;
 
-DS_INLINE ds_norm_row ds_norm_row_of(const ds_norm_input *in, int64_t row, void *kept, uint32_t t) {
+/* `large` is whether its sum should go past the caches. */
+DS_INLINE ds_norm_row ds_norm_row_of(const ds_norm_input *in, int64_t row, void *kept, uint32_t t, int large) {
     ds_norm_row r = {.x = ds_at(in->x->data, ds_row_offset(in->x, row), t)};
     if (!in->residual) return r;
     r.residual = ds_at(in->residual->data, ds_row_offset(in->residual, row), t);
     r.bias = in->bias;
     r.sum = ds_at(in->sum->data, ds_row_offset(in->sum, row), t);
     r.kept = ds_row_length(in->x) * ds_size(t) <= DS_KEPT_BYTES ? kept : 0;
-    r.streams = ds_streams(ds_elements(in->sum), t) && ds_aligned(r.sum);
+    r.streams = large && ds_aligned(r.sum);
     return r;
 }
 

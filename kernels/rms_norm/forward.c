@@ -97,7 +97,7 @@ DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, in
     int64_t d = ds_row_length(o->in.x);
     int large = ds_streams(ds_elements(o->y), t);
     _Alignas(64) char kept[DS_KEPT_BYTES];
-    ds_norm_row from = {0}, next = ds_norm_row_of(&o->in, begin, kept, t);
+    ds_norm_row from = {0}, next = ds_norm_row_of(&o->in, begin, kept, t, large);
     result to = {.weight = o->weight};
     for (int64_t row = begin; row <= end; row++) {
         double squares = row_of(&to, &from, &next, d, t);
@@ -107,7 +107,7 @@ DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, in
         to.y = ds_at(o->y->data, ds_row_offset(o->y, row), t);
         to.streams = large && ds_aligned(to.y);
         from = ds_norm_again(next);
-        next = row + 1 < end ? ds_norm_row_of(&o->in, row + 1, kept, t) : (ds_norm_row){0};
+        next = row + 1 < end ? ds_norm_row_of(&o->in, row + 1, kept, t, large) : (ds_norm_row){0};
     }
     if (large) ds_fence();
 }

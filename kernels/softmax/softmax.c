@@ -3,8 +3,8 @@
  * Limit: memory. An element is read and written once, 2 of T an element. A row is looked at a second
  * time for its results, when it is in a cache: the first level holds about 10000 of f32, the second
  * half a million, so only what is longer comes from memory twice. The next row is fetched meanwhile.
- * An exponential is some 8 cycles of a vector of 16; long rows need two, which is more than memory
- * takes where a core has much of it for itself.
+ * An exponential is some 5 cycles of a vector of 16 with AVX-512; half types, and rows that need two,
+ * take longer for them than memory does where a core has much of it for itself.
  */
 #include "ds_cpu_softmax.h"
 
