@@ -19,16 +19,17 @@ static const float SQRT_8_PI = 1.5957691216f /* 2 * sqrt(2 / pi) */, CUBE = 0.04
  * of the share itself, which beyond is less than 3e-7. */
 DS_INLINE ds_vec normal_tail(ds_vec x) {
     x = ds_vmin(ds_splat(5), x);
-    ds_vec p = ds_vfma(ds_splat(1.28400009e-6f), x, ds_splat(-2.92084743e-5f));
-    p = ds_vfma(p, x, ds_splat(2.96661678e-4f));
-    p = ds_vfma(p, x, ds_splat(-1.80711696e-3f));
-    p = ds_vfma(p, x, ds_splat(7.55476271e-3f));
-    p = ds_vfma(p, x, ds_splat(-2.37805583e-2f));
-    p = ds_vfma(p, x, ds_splat(6.07161953e-2f));
-    p = ds_vfma(p, x, ds_splat(-1.32312212e-1f));
-    p = ds_vfma(p, x, ds_splat(2.49871077e-1f));
-    p = ds_vfma(p, x, ds_splat(-3.98932603e-1f));
-    return ds_vfma(p, x, ds_splat(4.9999988e-1f));
+    ds_vec square = x * x; /* even and odd powers apart: two chains that wait for each other only at the end */
+    ds_vec even = ds_vfma(ds_splat(1.28400009e-6f), square, ds_splat(2.96661678e-4f));
+    ds_vec odd = ds_vfma(ds_splat(-2.92084743e-5f), square, ds_splat(-1.80711696e-3f));
+    even = ds_vfma(even, square, ds_splat(7.55476271e-3f));
+    odd = ds_vfma(odd, square, ds_splat(-2.37805583e-2f));
+    even = ds_vfma(even, square, ds_splat(6.07161953e-2f));
+    odd = ds_vfma(odd, square, ds_splat(-1.32312212e-1f));
+    even = ds_vfma(even, square, ds_splat(2.49871077e-1f));
+    odd = ds_vfma(odd, square, ds_splat(-3.98932603e-1f));
+    even = ds_vfma(even, square, ds_splat(4.9999988e-1f));
+    return ds_vfma(odd, x, even);
 }
 
 /* f(x) and f'(x); what is not used is not computed. */
@@ -38,8 +39,8 @@ DS_INLINE function function_of(ds_vec x, int kind) {
     case RELU: /* NaN stays, and passes gradients */
         return (function){ds_vselect(x <= zero, zero, x), ds_vselect(x <= zero, zero, one)};
     case GELU: {
-        ds_vec bell = ds_vexp(x * x * -0.5f), tail = normal_tail(ds_vabs(x)) * bell;
-        ds_vec below = ds_vselect(x < zero, tail, one - tail);
+        ds_vec bell = ds_vexp2(x * x * -0x1.715476p-1f), tail = normal_tail(ds_vabs(x)) * bell;
+        ds_vec below = ds_vsigned(x, tail, one - tail);
         return (function){x * below, ds_vfma(x, bell * 0.39894228040f, below)};
     }
     case GELU_TANH: {

@@ -32,7 +32,7 @@ DS_INLINE void fill(void *to, int64_t n, float value, uint32_t t, int streams) {
 
 /* factor * exp(x - lse) - share */
 DS_INLINE ds_vec slope(ds_vec x, ds_vec lse, ds_vec factor, ds_vec share) {
-    return ds_vfma(ds_vexp(x - lse), factor, -share);
+    return ds_vfma(ds_vexp2((x - lse) * 0x1.715476p+0f), factor, -share);
 }
 
 DS_INLINE void slope_row(void *to, const void *x, int64_t n, float lse_, float factor_, float share_,

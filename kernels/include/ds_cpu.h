@@ -123,21 +123,24 @@ DS_INLINE void *ds_optional(const ds_call *call, uint32_t arg) {
     return call->args[arg].count ? ds_arg_tensor(call, arg, 0)->data : 0;
 }
 
-DS_INLINE int64_t ds_elements(const ds_tensor *t) {
+/* The product of the first `dims` extents. The empty assembly keeps compilers from making vectors of
+ * it, which would be most of the code of many a kernel. */
+DS_INLINE int64_t ds_extents(const ds_tensor *t, int32_t dims) {
     int64_t n = 1;
-    for (int32_t d = 0; d < t->ndim; d++) n *= t->shape[d];
+    for (int32_t d = 0; d < dims; d++) {
+        n *= t->shape[d];
+        __asm__("" : "+r"(n));
+    }
     return n;
 }
+
+DS_INLINE int64_t ds_elements(const ds_tensor *t) { return ds_extents(t, t->ndim); }
 
 /* Extent of the last dimension. */
 DS_INLINE int64_t ds_row_length(const ds_tensor *t) { return t->shape[t->ndim - 1]; }
 
 /* Number of rows, a row being the last dimension. */
-DS_INLINE int64_t ds_rows(const ds_tensor *t) {
-    int64_t n = 1;
-    for (int32_t d = 0; d + 1 < t->ndim; d++) n *= t->shape[d];
-    return n;
-}
+DS_INLINE int64_t ds_rows(const ds_tensor *t) { return ds_extents(t, t->ndim - 1); }
 
 /* Elements from the first one to that of index 0 in the dimensions from `dims` on and of row-major
  * number `i` in those before. */

@@ -133,6 +133,9 @@ DS_INLINE ds_vec2 ds_biased(const void *x, const void *bias, int64_t i, uint32_t
             for (int64_t from_ = 0; from_ < whole_.count; from_ += DS_PAIR) {                 \
                 int64_t i = from_;                                                            \
                 __asm__ volatile("" : "+r"(t), "+r"(streams));                                \
+                if (t > DS_BF16) __builtin_unreachable();                                     \
+                for (int a_ = 0; a_ < (e).matrices; a_++)                                     \
+                    if (at.in[a_]) ds_fetch_row(at.in[a_], i, t);                             \
                 int is_rest_ = whole_.count - from_ < DS_PAIR;                                \
                 if (is_rest_) {                                                               \
                     at = ds_rest_of(&rest_, &whole_, from_, t);                               \

@@ -9,85 +9,91 @@
 
 #include "ds_cpu_simd.h"
 
-/* Words that are made at a time, and most that are asked for at a time. */
-enum { DS_RANDOM_STEP = 4 * DS_LANES, DS_RANDOM_TILE = 1024 };
+typedef uint64_t ds_vec_u64 __attribute__((vector_size(DS_LANES * 4)));
+
+/* Counters in a vector, chains of vectors whose rounds do not wait for each other, words that are made
+ * at a time, and most that are asked for at a time. */
+enum {
+    DS_RANDOM_COUNTERS = DS_LANES / 2,
+    DS_RANDOM_CHAINS = 2,
+    DS_RANDOM_STEP = 4 * DS_RANDOM_COUNTERS * DS_RANDOM_CHAINS,
+    DS_RANDOM_TILE = 1024,
+};
 
 /* A tile of words: those from an aligned position on. */
 typedef struct {
     _Alignas(64) uint32_t words[DS_RANDOM_TILE + 2 * DS_RANDOM_STEP];
 } ds_random;
 
-/* The high and low halves of a[i] * m. */
-DS_INLINE void ds_random_product(ds_vec_u32 a, uint32_t m, ds_vec_u32 *high, ds_vec_u32 *low) {
+/* The products of the lower halves of the lanes of `a` with `m`. */
+DS_INLINE ds_vec_u64 ds_random_product(ds_vec_u64 a, uint32_t m) {
 #if DS_LANES == 16
-    __m512i v = (__m512i)a, by = _mm512_set1_epi32((int)m);
-    __m512i even = _mm512_mul_epu32(v, by), odd = _mm512_mul_epu32(_mm512_srli_epi64(v, 32), by);
-    *high = (ds_vec_u32)_mm512_mask_shuffle_epi32(odd, 0x5555, even, (_MM_PERM_ENUM)0xf5);
-    *low = (ds_vec_u32)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, (_MM_PERM_ENUM)0xa0);
+    return (ds_vec_u64)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(m));
 #elif DS_LANES == 8
-    __m256i v = (__m256i)a, by = _mm256_set1_epi32((int)m);
-    __m256i even = _mm256_mul_epu32(v, by), odd = _mm256_mul_epu32(_mm256_srli_epi64(v, 32), by);
-    *high = (ds_vec_u32)_mm256_blend_epi32(odd, _mm256_shuffle_epi32(even, 0xf5), 0x55);
-    *low = (ds_vec_u32)_mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, 0xa0), 0xaa);
+    return (ds_vec_u64)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(m));
+#elif defined(__SSE2__)
+    return (ds_vec_u64)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(m));
 #else
-    for (int i = 0; i < DS_LANES; i++) {
-        uint64_t product = (uint64_t)a[i] * m;
-        (*high)[i] = (uint32_t)(product >> 32);
-        (*low)[i] = (uint32_t)product;
-    }
+    return (a & 0xffffffff) * m;
 #endif
 }
 
-/* Lane l is number (l % 4) * DS_LANES / 4 + l / 4: of the four words of these counters, interleaving
- * within each four lanes then gives vectors of words in their order. */
-DS_INLINE ds_vec_u32 ds_random_lanes(void) {
-    ds_vec_u32 lanes;
-    for (int l = 0; l < DS_LANES; l++) lanes[l] = (uint32_t)(l % 4 * (DS_LANES / 4) + l / 4);
-    return lanes;
-}
-
-/* Stores the words w[0] to w[3] of such counters in the order of the counters. */
-DS_INLINE void ds_random_store(uint32_t *to, const ds_vec_u32 w[4]) {
+/* The upper half of `product`, exclusive or `word` and `key`. */
+DS_INLINE ds_vec_u64 ds_random_word(ds_vec_u64 product, ds_vec_u64 word, uint64_t key) {
 #if DS_LANES == 16
-    __m512i a = _mm512_unpacklo_epi32((__m512i)w[0], (__m512i)w[1]), b = _mm512_unpackhi_epi32((__m512i)w[0], (__m512i)w[1]);
-    __m512i c = _mm512_unpacklo_epi32((__m512i)w[2], (__m512i)w[3]), d = _mm512_unpackhi_epi32((__m512i)w[2], (__m512i)w[3]);
-    _mm512_storeu_si512(to, _mm512_unpacklo_epi64(a, c));
-    _mm512_storeu_si512(to + 16, _mm512_unpackhi_epi64(a, c));
-    _mm512_storeu_si512(to + 32, _mm512_unpacklo_epi64(b, d));
-    _mm512_storeu_si512(to + 48, _mm512_unpackhi_epi64(b, d));
-#elif DS_LANES == 8
-    __m256i a = _mm256_unpacklo_epi32((__m256i)w[0], (__m256i)w[1]), b = _mm256_unpackhi_epi32((__m256i)w[0], (__m256i)w[1]);
-    __m256i c = _mm256_unpacklo_epi32((__m256i)w[2], (__m256i)w[3]), d = _mm256_unpackhi_epi32((__m256i)w[2], (__m256i)w[3]);
-    _mm256_storeu_si256((__m256i *)to, _mm256_unpacklo_epi64(a, c));
-    _mm256_storeu_si256((__m256i *)to + 1, _mm256_unpackhi_epi64(a, c));
-    _mm256_storeu_si256((__m256i *)to + 2, _mm256_unpacklo_epi64(b, d));
-    _mm256_storeu_si256((__m256i *)to + 3, _mm256_unpackhi_epi64(b, d));
+    return (ds_vec_u64)_mm512_ternarylogic_epi64((__m512i)(product >> 32), (__m512i)word,
+                                                 _mm512_set1_epi64((int64_t)key), 0x96);
 #else
-    for (int l = 0; l < DS_LANES; l++)
-        for (int word = 0; word < 4; word++) to[4 * l + word] = w[word][l];
+    return product >> 32 ^ word ^ key;
 #endif
 }
 
-/* The words of DS_LANES counters from `counter` on. */
+/* Stores the words w[0] to w[3], lower halves, of a vector of counters in the order of the counters. */
+DS_INLINE void ds_random_store(uint32_t *to, const ds_vec_u64 w[4]) {
+    ds_vec_u64 a = (w[0] & 0xffffffff) | w[1] << 32, b = (w[2] & 0xffffffff) | w[3] << 32;
+#if DS_LANES == 16
+    _mm512_storeu_si512(to, _mm512_unpacklo_epi64((__m512i)a, (__m512i)b));
+    _mm512_storeu_si512(to + 16, _mm512_unpackhi_epi64((__m512i)a, (__m512i)b));
+#elif DS_LANES == 8
+    _mm256_storeu_si256((__m256i *)to, _mm256_unpacklo_epi64((__m256i)a, (__m256i)b));
+    _mm256_storeu_si256((__m256i *)to + 1, _mm256_unpackhi_epi64((__m256i)a, (__m256i)b));
+#else
+    uint64_t in_order[4] = {a[0], b[0], a[1], b[1]};
+    __builtin_memcpy(to, in_order, sizeof in_order);
+#endif
+}
+
+/* The words of a step of counters from `counter` on. Of what lanes hold, lower halves count alone: a
+ * product leaves its upper half there, and the next one does not look at it. */
 DS_INLINE void ds_random_step(uint32_t *to, uint64_t seed, uint64_t counter) {
-    ds_vec_u32 zero = {0};
-    ds_vec_u32 low = ds_random_lanes() + (uint32_t)counter;
-    /* A lane that is less than the first one has passed 2^32. */
-    ds_vec_u32 carry = (ds_vec_u32)(low < zero + (uint32_t)counter);
-    ds_vec_u32 c[4] = {low, zero + (uint32_t)(counter >> 32) - carry, zero, zero};
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    for (int round = 0; round < 10; round++) {
-        ds_vec_u32 high0, low0, high1, low1;
-        ds_random_product(c[0], 0xd2511f53, &high0, &low0);
-        ds_random_product(c[2], 0xcd9e8d57, &high1, &low1);
-        c[0] = high1 ^ c[1] ^ key[0];
-        c[1] = low1;
-        c[2] = high0 ^ c[3] ^ key[1];
-        c[3] = low0;
-        key[0] += 0x9e3779b9;
-        key[1] += 0xbb67ae85;
+    ds_vec_u64 w[DS_RANDOM_CHAINS][4], zero = {0};
+    uint64_t key0 = (uint32_t)seed, key1 = seed >> 32;
+    for (int chain = 0; chain < DS_RANDOM_CHAINS; chain++) {
+        ds_vec_u64 c;
+        for (int l = 0; l < DS_RANDOM_COUNTERS; l++) /* as ds_random_store puts them in order */
+            c[l] = (uint64_t)(chain * DS_RANDOM_COUNTERS + l % 2 * (DS_RANDOM_COUNTERS / 2) + l / 2);
+        c += counter;
+        /* The first round; words 2 and 3 are 0 before it. */
+        w[chain][3] = ds_random_product(c, 0xd2511f53);
+        w[chain][2] = ds_random_word(w[chain][3], zero, key1);
+        w[chain][1] = zero;
+        w[chain][0] = ds_random_word(c, zero, key0);
     }
-    ds_random_store(to, c);
+    for (int round = 1; round < 10; round++) {
+        key0 += 0x9e3779b9;
+        key1 += 0xbb67ae85;
+        for (int chain = 0; chain < DS_RANDOM_CHAINS; chain++) {
+            ds_vec_u64 *of = w[chain];
+            ds_vec_u64 product0 = ds_random_product(of[0], 0xd2511f53);
+            ds_vec_u64 product1 = ds_random_product(of[2], 0xcd9e8d57);
+            of[0] = ds_random_word(product1, of[1], key0);
+            of[1] = product1;
+            of[2] = ds_random_word(product0, of[3], key1);
+            of[3] = product0;
+        }
+    }
+    for (int chain = 0; chain < DS_RANDOM_CHAINS; chain++)
+        ds_random_store(to + 4 * DS_RANDOM_COUNTERS * chain, w[chain]);
 }
 
 /* The words from `position` on, `count` of them, at most DS_RANDOM_TILE; as many more as a pair of
@@ -97,15 +103,6 @@ __attribute__((noinline, unused)) static const uint32_t *ds_random_words(ds_rand
     for (int64_t i = 0; i < before + count; i += DS_RANDOM_STEP)
         ds_random_step(r->words + i, seed, (position + (uint64_t)i) / 4);
     return r->words + before;
-}
-
-/* Which of DS_LANES words give a uniform number, of their upper 24 bits, of at least `least` / 2^24:
- * ones and zeros. */
-DS_INLINE ds_vec_u32 ds_random_at_least(const uint32_t *words, int32_t least) {
-    ds_vec_u32 w;
-    __builtin_memcpy(&w, words, sizeof w);
-    typedef int32_t lanes __attribute__((vector_size(DS_LANES * 4)));
-    return (ds_vec_u32)((lanes)(w >> 8) >= least);
 }
 
 #endif

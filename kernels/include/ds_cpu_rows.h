@@ -23,10 +23,17 @@ DS_INLINE void ds_fetch_row(const void *row, int64_t i, uint32_t t) {
     ds_prefetch2(row, i + DS_AHEAD, t, t == DS_F32 ? 2 : 1);
 }
 
-/* A pair as it is when it has been stored as `t` and loaded again. */
-DS_INLINE ds_vec2 ds_round2(ds_vec2 v, uint32_t t) {
-    if (t == DS_F32) return v;
+/* Stores a pair in two places, past the caches in the first one where `streams`, in none that is NULL;
+ * gives it as it is when it is loaded again. */
+DS_INLINE ds_vec2 ds_store_round2(void *to, void *copy, int64_t i, ds_vec2 v, uint32_t t, int streams) {
+    if (t == DS_F32) {
+        if (to) ds_store2(to, i, v, t, streams);
+        if (copy) ds_store2(copy, i, v, t, 0);
+        return v;
+    }
     ds_vec_u32 bits = t == DS_BF16 ? ds_bf16_pair(v) : ds_f16_pair(v);
+    if (to) ds_put(ds_at(to, i, t), bits, streams);
+    if (copy) ds_put(ds_at(copy, i, t), bits, 0);
     return ds_load2(&bits, 0, t);
 }
 
@@ -77,7 +84,13 @@ DS_INLINE void ds_add2(float *share, int64_t i, ds_vec2 v) {
     ds_store2(share, i, (ds_vec2){sum.a + v.a, sum.b + v.b}, DS_F32, 0);
 }
 
-/* The same of the first `n` lanes. */
+/* The same of the products of two pairs. */
+DS_INLINE void ds_add_product2(float *share, int64_t i, ds_vec2 a, ds_vec2 b) {
+    ds_vec2 sum = ds_load2(share, i, DS_F32);
+    ds_store2(share, i, (ds_vec2){ds_vfma(a.a, b.a, sum.a), ds_vfma(a.b, b.b, sum.b)}, DS_F32, 0);
+}
+
+/* Adds the first `n` lanes of `v`. */
 DS_INLINE void ds_add_first(int64_t n, float *share, int64_t i, ds_vec v) {
     ds_store_first(n, share, i, ds_load_first(n, share, i, DS_F32) + v, DS_F32);
 }

@@ -54,6 +54,9 @@ DS_INLINE ds_vec_i32 ds_lanes_below(int64_t n) {
 
 /* The greatest lane; no NaN but where all are. */
 DS_ONCE float ds_vgreatest(ds_vec a) {
+#if DS_LANES == 16
+    return _mm512_reduce_max_ps((__m512)a);
+#endif
     float greatest = a[0];
     for (int i = 1; i < DS_LANES; i++) greatest = greatest < a[i] ? a[i] : greatest;
     return greatest;
@@ -102,19 +105,6 @@ DS_INLINE ds_vec ds_raw_first(int64_t n, const ds_scores *s, int64_t i, uint32_t
     return masked ? ds_vfma(x, factor, ds_mask_first(n, s, i, t)) : x * factor;
 }
 
-/* 2^x of x up to 0, within 2 units of the last place: the exponential's inner loop without what only
- * other arguments need. NaN gives NaN. The polynomial is a minimax fit of 2^x from -1/2 to 1/2. */
-DS_INLINE ds_vec ds_power_of_two(ds_vec x) {
-    const ds_vec round = ds_splat(0x1.8p23f); /* added and taken away, it leaves a whole number */
-    x = ds_vmax(ds_splat(-150), x);
-    ds_vec n = (x + round) - round, f = x - n;
-    ds_vec p = ds_vfma(ds_splat(0x1.5bba14p-10f), f, ds_splat(0x1.3cea88p-7f));
-    p = ds_vfma(p, f, ds_splat(0x1.c6b752p-5f));
-    p = ds_vfma(p, f, ds_splat(0x1.ebf9bcp-3f));
-    p = ds_vfma(p, f, ds_splat(0x1.62e42ap-1f));
-    return ds_vscale(ds_vfma(p, f, ds_splat(1)), n);
-}
-
 /* What a difference of those has to be multiplied with to be one of scores. */
 DS_INLINE float ds_raw_scale(const ds_scores *s, int masked) {
     return masked ? 1 : s->scale < 0 ? -s->scale : s->scale;
@@ -137,8 +127,9 @@ DS_INLINE ds_vec ds_scores_first(int64_t n, const ds_scores *s, int64_t i, ds_ve
 
 /* Adds the scores from `i` to `end`, a block at most; of `total` only where `totals`. Exponentials of
  * differences to the maximum so far are left in `kept`, where there is such, whole vectors. */
-DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
-                                uint32_t t, int masked, int totals) {
+DS_INLINE void ds_softmax_block_of(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
+                                   uint32_t t, int totals) {
+    const int masked = s->mask != 0;
     const ds_vec zero = ds_splat(0);
     int64_t begin = i;
     ds_vec2 most = {ds_splat(of->max), ds_splat(of->max)}, all = {{0}};
@@ -153,7 +144,8 @@ DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, i
         most.a = ds_vmax(ds_vselect(there, score, most.a), most.a);
         if (totals) all.a += ds_vselect(there, score, zero);
     }
-    /* A NaN in `most` is the second operand, so it was none: NaN scores are left to the sum. */
+    /* A NaN in `most` is the second operand, so it was none: NaN scores are left to the sum. A block
+     * seldom raises the maximum, which the processor foresees: the sum need not wait for it. */
     float max = ds_vgreatest(ds_vmax(most.a, most.b));
     if (max > of->max) {
         of->sum *= (double)ds_exp((of->max - max) * ds_raw_scale(s, masked));
@@ -161,27 +153,33 @@ DS_INLINE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, i
     }
     if (totals) of->total += ds_vsum(all.a + all.b);
 
-    ds_vec from = ds_splat(max), scale = ds_splat(ds_log2_scale(s, masked));
+    ds_vec from = ds_splat(of->max), scale = ds_splat(ds_log2_scale(s, masked));
     ds_vec2 sum = {{0}};
     for (i = begin; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-        ds_prefetch2(s->x, i + DS_SCORE_BLOCK, t, 1);
+        ds_prefetch2(s->x, i + 2 * DS_SCORE_BLOCK, t, 1);
         ds_vec2 power = ds_scores2(s, i, from, scale, t, masked);
-        power = (ds_vec2){ds_power_of_two(power.a), ds_power_of_two(power.b)};
+        power = (ds_vec2){ds_vexp2(power.a), ds_vexp2(power.b)};
         sum = (ds_vec2){sum.a + power.a, sum.b + power.b};
         if (kept) ds_store2(kept, i, power, DS_F32, 0);
     }
     for (; i < end; i += DS_LANES) {
-        ds_vec power = ds_power_of_two(ds_scores_first(end - i, s, i, from, scale, t, masked));
+        ds_vec power = ds_vexp2(ds_scores_first(end - i, s, i, from, scale, t, masked));
         sum.a += ds_vselect(ds_lanes_below(end - i), power, zero);
         if (kept) ds_store(kept, i, power, DS_F32);
     }
     of->sum += ds_vsum(sum.a + sum.b);
 }
 
+/* One body a dtype: what else tells calls apart is asked at run time, which memory hides. */
+DS_ONCE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
+                              uint32_t dtype, int totals) {
+    DS_WITH_FLOAT(t, dtype, ds_softmax_block_of(of, s, i, end, kept, t, totals));
+}
+
 /* Adds the first `n` scores of a row. */
-DS_INLINE void ds_softmax_add(ds_softmax *of, const ds_scores *s, int64_t n, uint32_t t, int masked, int totals) {
+DS_INLINE void ds_softmax_add(ds_softmax *of, const ds_scores *s, int64_t n, uint32_t t, int totals) {
     for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK)
-        ds_softmax_block(of, s, i, ds_min(i + DS_SCORE_BLOCK, n), 0, t, masked, totals);
+        ds_softmax_block(of, s, i, ds_min(i + DS_SCORE_BLOCK, n), 0, t, totals);
 }
 
 #endif

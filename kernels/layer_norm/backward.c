@@ -49,11 +49,11 @@ static void plan(const ds_call *call, ds_plan *out) {
     ds_plan_shares(out, ds_rows(dy), ds_row_length(dy), SUMS);
 }
 
-DS_INLINE source source_of(const operands *o, int64_t row, uint32_t t, int add) {
+DS_INLINE source source_of(const operands *o, int64_t row, uint32_t t) {
     return (source){
         .dy = ds_at(o->dy->data, ds_row_offset(o->dy, row), t),
         .x = ds_at(o->x->data, ds_row_offset(o->x, row), t),
-        .dsum = add ? ds_at(o->dsum->data, ds_row_offset(o->dsum, row), t) : 0,
+        .dsum = o->dsum ? ds_at(o->dsum->data, ds_row_offset(o->dsum, row), t) : 0,
         .mean = ds_splat(o->mean[row]),
         .rstd = ds_splat(o->rstd[row]),
     };
@@ -99,19 +99,6 @@ DS_INLINE void add_block(sums *to, const block_sums *block) {
     to->normal += ds_vsum(block->normal.a + block->normal.b);
 }
 
-/* The sums of a row of `d`. */
-DS_INLINE sums sums_of(const source *s, const void *weight, int64_t d, uint32_t t) {
-    sums total = {0, 0};
-    for (int64_t i = 0; i < d;) {
-        int64_t end = ds_min(i + DS_BLOCK, d);
-        block_sums block = {.plain = {{0}, {0}}};
-        for (; i + DS_PAIR <= end; i += DS_PAIR) add_pair(&block, s, weight, i, t);
-        for (; i < end; i += DS_LANES) add_first(ds_min(DS_LANES, end - i), &block, s, weight, i, t);
-        add_block(&total, &block);
-    }
-    return total;
-}
-
 /* Where the gradients of a row go, and its factors. */
 typedef struct {
     void *dx;
@@ -129,7 +116,7 @@ DS_INLINE void write_pair(const gradient *to, const source *s, const void *weigh
     ds_vec2 dy = ds_load2(s->dy, i, t), v = ds_load2(s->x, i, t);
     ds_vec2 n = {(v.a - s->mean) * s->rstd, (v.b - s->mean) * s->rstd};
     ds_add2(to->dbias, i, dy);
-    ds_add2(to->dweight, i, (ds_vec2){dy.a * n.a, dy.b * n.b});
+    ds_add_product2(to->dweight, i, dy, n);
     ds_vec2 g = weighted(dy, weight, i, t);
     ds_vec2 dx = {slope(to, s, g.a, n.a), slope(to, s, g.b, n.b)};
     if (s->dsum) {
@@ -150,70 +137,71 @@ DS_INLINE void write_first(int64_t lanes, const gradient *to, const source *s, c
     ds_store_first(lanes, to->dx, i, dx, t);
 }
 
-/* The gradients of the row `from`; returns the sums of the row `next`, where there is one. */
-DS_INLINE sums write_row(const gradient *to, const source *from, const source *next, const void *weight,
-                         int64_t d, uint32_t t, int streams) {
+/* The gradients of the row `from`, where there is one; returns the sums of the row `next`, where there is
+ * one. That is read first: rows are as far apart as pages often are, and a load waits for a store
+ * before it whose address has the same last 12 bits. */
+DS_INLINE sums row_of(const gradient *to, const source *from, const source *next, const void *weight, int64_t d,
+                      uint32_t t, int streams) {
     sums total = {0, 0};
     for (int64_t i = 0; i < d;) {
         int64_t end = ds_min(i + DS_BLOCK, d);
         block_sums block = {.plain = {{0}, {0}}};
         for (; i + DS_PAIR <= end; i += DS_PAIR) {
+            if (next->x) {
+                ds_fetch_row(next->dy, i, t);
+                ds_fetch_row(next->x, i, t);
+                add_pair(&block, next, weight, i, t);
+            }
+            if (!from->x) continue;
+            if (from->dsum) ds_fetch_row(from->dsum, i, t);
             write_pair(to, from, weight, i, t, streams);
-            if (!next->x) continue;
-            ds_fetch_row(next->dy, i, t);
-            ds_fetch_row(next->x, i, t);
-            if (next->dsum) ds_fetch_row(next->dsum, i, t);
-            add_pair(&block, next, weight, i, t);
         }
         for (; i < end; i += DS_LANES) {
             int64_t n = ds_min(DS_LANES, end - i);
-            write_first(n, to, from, weight, i, t);
             if (next->x) add_first(n, &block, next, weight, i, t);
+            if (from->x) write_first(n, to, from, weight, i, t);
         }
         add_block(&total, &block);
     }
     return total;
 }
 
-DS_INLINE void backward_rows(const ds_call *call, const operands *o, int64_t begin, int64_t end, uint32_t t,
-                             int add) {
+DS_INLINE void backward_rows(const ds_call *call, const operands *o, int64_t begin, int64_t end, uint32_t t) {
     int64_t rows = ds_rows(o->dy), d = ds_row_length(o->dy);
     int large = ds_streams(ds_elements(o->dx), t);
-    source from = source_of(o, begin, t, add);
-    sums total = sums_of(&from, o->weight, d, t);
-    for (int64_t row = begin; row < end; row++) {
-        source next = row + 1 < end ? source_of(o, row + 1, t, add) : (source){0};
+    source from = {0}, next = source_of(o, begin, t);
+    gradient to = {.dx = 0};
+    for (int64_t row = begin; row <= end; row++) {
+        sums total = row_of(&to, &from, &next, o->weight, d, t, large && ds_aligned(to.dx));
+        if (row == end) break;
         double rstd = o->rstd[row];
-        float *share = ds_share(call, row, rows, d, SUMS);
-        gradient to = {
-            .dx = ds_at(o->dx->data, ds_row_offset(o->dx, row), t),
-            .dweight = share,
-            .dbias = share + d,
-            .plain = ds_splat((float)(total.plain / (double)d * rstd)),
-            .normal = ds_splat((float)(total.normal / (double)d * rstd)),
-        };
-        int streams = large && ds_aligned(to.dx);
-        total = write_row(&to, &from, &next, o->weight, d, t, streams);
+        to.dx = ds_at(o->dx->data, ds_row_offset(o->dx, row), t);
+        to.dweight = ds_share(call, row, rows, d, SUMS);
+        to.dbias = to.dweight + d;
+        to.plain = ds_splat((float)(total.plain / (double)d * rstd));
+        to.normal = ds_splat((float)(total.normal / (double)d * rstd));
         from = next;
+        next = row + 1 < end ? source_of(o, row + 1, t) : (source){0};
     }
     if (large) ds_fence();
 }
 
-DS_INLINE void backward(const ds_call *call, uint32_t phase, int64_t begin, int64_t end, uint32_t t, int add) {
-    operands o = operands_of(call, add);
+DS_INLINE void backward(const ds_call *call, const operands *o, uint32_t phase, int64_t begin, int64_t end,
+                        uint32_t t) {
     if (phase == 0) {
-        backward_rows(call, &o, begin, end, t, add);
+        backward_rows(call, o, begin, end, t);
         return;
     }
-    int64_t rows = ds_rows(o.dy), d = ds_row_length(o.dy);
-    ds_sum_shares(call, rows, d, SUMS, 0, o.dweight, begin, end, t);
-    ds_sum_shares(call, rows, d, SUMS, 1, o.dbias, begin, end, t);
+    int64_t rows = ds_rows(o->dy), d = ds_row_length(o->dy);
+    ds_sum_shares(call, rows, d, SUMS, 0, o->dweight, begin, end, t);
+    ds_sum_shares(call, rows, d, SUMS, 1, o->dbias, begin, end, t);
 }
 
 /* One body for both: what tells them apart is asked at run time, which memory hides. */
 __attribute__((noinline)) static void run_any(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
                                               int add) {
-    DS_WITH_FLOAT(t, ds_arg_tensor(call, 0, 0)->dtype, backward(call, phase, begin, end, t, add));
+    operands o = operands_of(call, add);
+    DS_WITH_FLOAT(t, o.dy->dtype, backward(call, &o, phase, begin, end, t));
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

@@ -45,11 +45,11 @@ static void plan(const ds_call *call, ds_plan *out) {
     ds_plan_shares(out, ds_rows(dy), ds_row_length(dy), SUMS);
 }
 
-DS_INLINE source source_of(const operands *o, int64_t row, uint32_t t, int add) {
+DS_INLINE source source_of(const operands *o, int64_t row, uint32_t t) {
     return (source){
         .dy = ds_at(o->dy->data, ds_row_offset(o->dy, row), t),
         .x = ds_at(o->x->data, ds_row_offset(o->x, row), t),
-        .dsum = add ? ds_at(o->dsum->data, ds_row_offset(o->dsum, row), t) : 0,
+        .dsum = o->dsum ? ds_at(o->dsum->data, ds_row_offset(o->dsum, row), t) : 0,
     };
 }
 
@@ -64,20 +64,6 @@ DS_INLINE ds_vec add_products_first(int64_t n, ds_vec sum, source s, ds_vec w, i
     return ds_vfma(ds_load_first(n, s.dy, i, t) * w, ds_load_first(n, s.x, i, t), sum);
 }
 
-/* Sum of dy[i] * weight[i] * x[i] of a row of `d`. */
-DS_INLINE double sum_of_products(source s, const void *weight, int64_t d, uint32_t t) {
-    double total = 0;
-    for (int64_t i = 0; i < d;) {
-        int64_t end = ds_min(i + DS_BLOCK, d);
-        ds_vec2 sum = {{0}, {0}};
-        for (; i + DS_PAIR <= end; i += DS_PAIR) sum = add_products(sum, s, ds_load2(weight, i, t), i, t);
-        for (; i < end; i += DS_LANES)
-            sum.a = add_products_first(end - i, sum.a, s, ds_load_first(end - i, weight, i, t), i, t);
-        total += ds_vsum(sum.a + sum.b);
-    }
-    return total;
-}
-
 /* Where the gradients of a row go, and its factors. */
 typedef struct {
     void *dx;
@@ -88,7 +74,7 @@ typedef struct {
 DS_INLINE void write_pair(const gradient *to, source s, ds_vec2 w, int64_t i, uint32_t t, int streams) {
     ds_vec2 g = ds_load2(s.dy, i, t), v = ds_load2(s.x, i, t);
     g = (ds_vec2){g.a * to->rstd, g.b * to->rstd};
-    ds_add2(to->dweight, i, (ds_vec2){g.a * v.a, g.b * v.b});
+    ds_add_product2(to->dweight, i, g, v);
     ds_vec2 dx = {ds_vfma(g.a, w.a, -(v.a * to->slope)), ds_vfma(g.b, w.b, -(v.b * to->slope))};
     if (s.dsum) {
         ds_vec2 more = ds_load2(s.dsum, i, t);
@@ -105,65 +91,67 @@ DS_INLINE void write_first(int64_t n, const gradient *to, source s, ds_vec w, in
     ds_store_first(n, to->dx, i, dx, t);
 }
 
-/* The gradients of the row `from`; returns the sum of products of the row `next`, where there is one. */
-DS_INLINE double write_row(const gradient *to, source from, source next, const void *weight, int64_t d,
-                           uint32_t t, int streams) {
+/* The gradients of the row `from`, where there is one; returns the sum of dy[i] * weight[i] * x[i] of the
+ * row `next`, where there is one. That is read first: rows are as far apart as pages often are, and a
+ * load waits for a store before it whose address has the same last 12 bits. */
+DS_INLINE double row_of(const gradient *to, source from, source next, const void *weight, int64_t d, uint32_t t,
+                        int streams) {
     double total = 0;
     for (int64_t i = 0; i < d;) {
         int64_t end = ds_min(i + DS_BLOCK, d);
         ds_vec2 sum = {{0}, {0}};
         for (; i + DS_PAIR <= end; i += DS_PAIR) {
             ds_vec2 w = ds_load2(weight, i, t);
+            if (next.x) {
+                ds_fetch_row(next.dy, i, t);
+                ds_fetch_row(next.x, i, t);
+                sum = add_products(sum, next, w, i, t);
+            }
+            if (!from.x) continue;
+            if (from.dsum) ds_fetch_row(from.dsum, i, t);
             write_pair(to, from, w, i, t, streams);
-            if (!next.x) continue;
-            ds_fetch_row(next.dy, i, t);
-            ds_fetch_row(next.x, i, t);
-            if (next.dsum) ds_fetch_row(next.dsum, i, t);
-            sum = add_products(sum, next, w, i, t);
         }
         for (; i < end; i += DS_LANES) {
             int64_t n = end - i;
             ds_vec w = ds_load_first(n, weight, i, t);
-            write_first(n, to, from, w, i, t);
             if (next.x) sum.a = add_products_first(n, sum.a, next, w, i, t);
+            if (from.x) write_first(n, to, from, w, i, t);
         }
         total += ds_vsum(sum.a + sum.b);
     }
     return total;
 }
 
-DS_INLINE void backward_rows(const ds_call *call, const operands *o, int64_t begin, int64_t end, uint32_t t,
-                             int add) {
+DS_INLINE void backward_rows(const ds_call *call, const operands *o, int64_t begin, int64_t end, uint32_t t) {
     int64_t rows = ds_rows(o->dy), d = ds_row_length(o->dy);
     int large = ds_streams(ds_elements(o->dx), t);
-    source from = source_of(o, begin, t, add);
-    double sum = sum_of_products(from, o->weight, d, t);
-    for (int64_t row = begin; row < end; row++) {
-        source next = row + 1 < end ? source_of(o, row + 1, t, add) : (source){0};
+    source from = {0}, next = source_of(o, begin, t);
+    gradient to = {.dx = 0};
+    for (int64_t row = begin; row <= end; row++) {
+        double sum = row_of(&to, from, next, o->weight, d, t, large && ds_aligned(to.dx));
+        if (row == end) break;
         double rstd = o->rstd[row], mean = sum / (double)d;
-        gradient to = {
-            .dx = ds_at(o->dx->data, ds_row_offset(o->dx, row), t),
-            .dweight = ds_share(call, row, rows, d, SUMS),
-            .rstd = ds_splat(o->rstd[row]),
-            .slope = ds_splat((float)(rstd * rstd * rstd * mean)),
-        };
-        int streams = large && ds_aligned(to.dx);
-        sum = write_row(&to, from, next, o->weight, d, t, streams);
+        to.dx = ds_at(o->dx->data, ds_row_offset(o->dx, row), t);
+        to.dweight = ds_share(call, row, rows, d, SUMS);
+        to.rstd = ds_splat(o->rstd[row]);
+        to.slope = ds_splat((float)(rstd * rstd * rstd * mean));
         from = next;
+        next = row + 1 < end ? source_of(o, row + 1, t) : (source){0};
     }
     if (large) ds_fence();
 }
 
-DS_INLINE void backward(const ds_call *call, uint32_t phase, int64_t begin, int64_t end, uint32_t t, int add) {
-    operands o = operands_of(call, add);
-    if (phase == 0) backward_rows(call, &o, begin, end, t, add);
-    else ds_sum_shares(call, ds_rows(o.dy), ds_row_length(o.dy), SUMS, 0, o.dweight, begin, end, t);
+DS_INLINE void backward(const ds_call *call, const operands *o, uint32_t phase, int64_t begin, int64_t end,
+                        uint32_t t) {
+    if (phase == 0) backward_rows(call, o, begin, end, t);
+    else ds_sum_shares(call, ds_rows(o->dy), ds_row_length(o->dy), SUMS, 0, o->dweight, begin, end, t);
 }
 
 /* One body for both: what tells them apart is asked at run time, which memory hides. */
 __attribute__((noinline)) static void run_any(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
                                               int add) {
-    DS_WITH_FLOAT(t, ds_arg_tensor(call, 0, 0)->dtype, backward(call, phase, begin, end, t, add));
+    operands o = operands_of(call, add);
+    DS_WITH_FLOAT(t, o.dy->dtype, backward(call, &o, phase, begin, end, t));
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

@@ -51,7 +51,7 @@ DS_INLINE double sum_row(const void *dy, const void *y, int64_t d, uint32_t t, i
 
 /* scale * y * (dy - sum), or dy - exp(y) * sum. */
 DS_INLINE ds_vec slope(ds_vec dy, ds_vec y, ds_vec sum, ds_vec scale, int log) {
-    return log ? ds_vfma(-ds_vexp(y), sum, dy) : scale * y * (dy - sum);
+    return log ? ds_vfma(-ds_vexp2(y * 0x1.715476p+0f), sum, dy) : scale * y * (dy - sum);
 }
 
 typedef struct {

@@ -3,8 +3,8 @@
  * Limit: memory. An element is read and written once, 2 of T an element. A row is looked at a second
  * time for its results, when it is in a cache: the first level holds about 10000 of f32, the second
  * half a million, so only what is longer comes from memory twice. The next row is fetched meanwhile.
- * An exponential is some 8 cycles of a vector of 16; long rows need two, which is more than memory
- * takes where a core has much of it for itself.
+ * An exponential is some 5 cycles of a vector of 16 with AVX-512; half types, and rows that need two,
+ * take longer for them than memory does where a core has much of it for itself.
  */
 #include "ds_cpu_softmax.h"
 
@@ -46,7 +46,7 @@ DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams)
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n;
     for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK) {
-        ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, 0, 0);
+        ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, 0);
         max[i / DS_SCORE_BLOCK] = seen.max;
     }
     float whole = inverse(&seen, 0);
@@ -64,11 +64,12 @@ DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams)
 }
 
 /* A longer row, a masked one, or one of which the logarithm is wanted: it is looked at once more. */
-DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int masked, int log, int streams) {
+DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int log, int streams) {
     const ds_scores *s = &row->s;
+    const int masked = s->mask != 0;
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n, i = 0;
-    ds_softmax_add(&seen, s, n, t, masked, 0);
+    ds_softmax_add(&seen, s, n, t, 0);
     ds_vec max = ds_splat(seen.max), factor = ds_splat(inverse(&seen, masked));
     ds_vec log_sum = ds_splat(ds_log((float)seen.sum));
     ds_vec scale = ds_splat(log ? ds_raw_scale(s, masked) : ds_log2_scale(s, masked));
@@ -77,12 +78,12 @@ DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int masked, i
             if (row->next) ds_prefetch2(row->next, i, t, 2);
             ds_vec2 v = ds_scores2(s, i, max, scale, t, masked);
             if (log) v = (ds_vec2){v.a - log_sum, v.b - log_sum};
-            else v = (ds_vec2){ds_power_of_two(v.a) * factor, ds_power_of_two(v.b) * factor};
+            else v = (ds_vec2){ds_vexp2(v.a) * factor, ds_vexp2(v.b) * factor};
             ds_store2(y, i, v, t, streams);
         }
         for (; i < end; i += DS_LANES) {
             ds_vec v = ds_scores_first(end - i, s, i, max, scale, t, masked);
-            v = log ? v - log_sum : ds_power_of_two(v) * factor;
+            v = log ? v - log_sum : ds_vexp2(v) * factor;
             ds_store_first(end - i, y, i, v, t);
         }
         i = end;
@@ -98,33 +99,31 @@ static int64_t visible(const ds_tensor *x, int64_t row, int64_t causal) {
     return ds_max(0, ds_min(d, d - queries + row % queries + 1));
 }
 
-DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, int masked, int log) {
+DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, int log) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, log ? LOG_Y : Y, 0);
-    const ds_tensor *mask = masked ? ds_arg_tensor(call, MASK, 0) : 0;
+    const ds_tensor *mask = !log && call->args[MASK].count ? ds_arg_tensor(call, MASK, 0) : 0;
     int64_t causal = log ? 0 : call->attributes[CAUSAL].i, d = ds_row_length(x);
     int large = ds_streams(ds_elements(y), t) && x->data != y->data;
     score_row from = {.s.scale = log ? 1 : (float)call->scalars[SCALE].f};
     for (int64_t row = begin; row < end; row++) {
         from.s.x = ds_at(x->data, ds_row_offset(x, row), t);
-        if (masked) {
+        if (mask) {
             from.s.mask = ds_at(mask->data, ds_row_offset(mask, row), t);
             from.s.mask_stride = mask->strides[mask->ndim - 1];
         }
         int64_t n = from.n = visible(x, row, causal);
         from.next = row + 1 < end ? ds_at(x->data, ds_row_offset(x, row + 1), t) : 0;
         void *to = ds_at(y->data, ds_row_offset(y, row), t);
-        if (n <= KEPT && !masked && !log) short_row(to, &from, t, large && ds_aligned(to));
-        else long_row(to, &from, t, masked, log, large);
+        if (n <= KEPT && !mask && !log) short_row(to, &from, t, large && ds_aligned(to));
+        else long_row(to, &from, t, log, large);
         __builtin_memset(ds_at(to, n, t), 0, (size_t)((d - n) * ds_size(t)));
     }
     if (large) ds_fence();
 }
 
-/* One body a dtype, with a mask and without, serves both kernels. */
+/* One body a dtype serves both kernels, with a mask and without. */
 DS_ONCE void rows(const ds_call *call, int64_t begin, int64_t end, int log) {
-    int masked = !log && call->args[MASK].count;
-    if (masked) DS_WITH_FLOAT(t, ds_arg_tensor(call, X, 0)->dtype, run(call, begin, end, t, 1, 0));
-    else DS_WITH_FLOAT(t, ds_arg_tensor(call, X, 0)->dtype, run(call, begin, end, t, 0, log));
+    DS_WITH_FLOAT(t, ds_arg_tensor(call, X, 0)->dtype, run(call, begin, end, t, log));
 }
 
 static void softmax(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
