@@ -1,17 +1,14 @@
 //! The compute pool: one fork-join team that does the work of every stream.
 //!
-//! A job is a range of chunks, of which each thread has a share of neighbours: what one kernel left
-//! in a core's cache, the next one finds there. Whoever has done his own helps the others. Idle
-//! workers spin for a moment, because the next kernel usually follows at once, and then park. Which
-//! thread takes a chunk never changes a result: chunk boundaries are the kernel's, and chunks do not
-//! share output.
+//! A job is a range of chunks. Idle workers spin for a moment, because the next kernel usually
+//! follows at once, and then park. Which thread takes a chunk never changes a result: chunk
+//! boundaries are the kernel's, and chunks do not share output.
 
 use std::{
-    cell::Cell,
     hint,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
@@ -43,12 +40,9 @@ pub(crate) fn spin_until(done: impl Fn() -> bool) -> bool {
     false
 }
 
-/// Set in [`Team::gate`] while a job may be joined.
-const OPEN: u64 = 1;
-/// Above it, how many workers are inside.
-const INSIDE: u64 = 2;
-/// Above that, the number of the job.
-const NUMBER: u64 = 1 << 32;
+/// Set in [`Team::gate`] while a job may be joined; the bits above count who is inside.
+const OPEN: usize = 1;
+const INSIDE: usize = 2;
 
 /// A team of threads. The calling thread is always one of them.
 pub(crate) struct Pool {
@@ -65,22 +59,14 @@ struct Worker {
 }
 
 struct Team {
-    gate: AtomicU64,
+    gate: AtomicUsize,
     job: AtomicPtr<Job<'static>>,
-    /// One for each thread, the caller's first.
-    shares: Box<[Share]>,
-}
-
-/// The chunks that a thread begins with, on a cache line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-struct Share {
-    next: AtomicUsize,
-    end: AtomicUsize,
 }
 
 struct Job<'a> {
-    /// Chunks taken at a time: few enough visits to a share, small enough pieces to balance.
+    next: AtomicUsize,
+    chunks: usize,
+    /// Chunks taken at a time: few enough visits to `next`, small enough pieces to balance.
     batch: usize,
     run: &'a (dyn Fn(usize, usize) + Sync),
 }
@@ -88,16 +74,14 @@ struct Job<'a> {
 impl Pool {
     /// A team of `threads`, at least one; workers start with the first job that needs them.
     pub(crate) fn new(threads: usize) -> Self {
-        let threads = threads.max(1);
         let team = Team {
-            gate: AtomicU64::new(0),
+            gate: AtomicUsize::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
-            shares: (0..threads).map(|_| Share::default()).collect(),
         };
         Self {
             team: Arc::new(team),
             workers: OnceLock::new(),
-            threads,
+            threads: threads.max(1),
             busy: Mutex::new(()),
         }
     }
@@ -112,17 +96,19 @@ impl Pool {
             return;
         }
         let _turn = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = (chunks / (self.threads * 8)).max(1);
         let job = Job {
-            batch: (chunks / (self.threads * 8)).max(1),
+            next: AtomicUsize::new(0),
+            chunks,
+            batch,
             run,
         };
-        self.team.divide(chunks);
         // The pointer outlives `'a` only in type: `close` below keeps this frame alive until the
         // last worker has left the job.
         self.team
             .job
             .store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
-        self.team.open();
+        self.team.gate.store(OPEN, Ordering::SeqCst);
         for worker in self.workers().iter().take(chunks - 1) {
             if worker.parked.swap(false, Ordering::SeqCst) {
                 worker.thread.unpark();
@@ -130,7 +116,7 @@ impl Pool {
         }
         // Closes also when a chunk panics, so that no worker is left with a dangling job.
         let _close = Close(&self.team);
-        self.team.work(0, &job);
+        job.work();
     }
 
     fn workers(&self) -> &[Worker] {
@@ -142,7 +128,7 @@ impl Pool {
                     let own = Arc::clone(&parked);
                     thread::Builder::new()
                         .name(format!("ds-cpu-{index}"))
-                        .spawn(move || team.serve(index, &own))
+                        .spawn(move || team.serve(&own))
                         .ok()
                         .map(|handle| Worker {
                             thread: handle.thread().clone(),
@@ -154,48 +140,38 @@ impl Pool {
     }
 }
 
-impl Team {
-    /// Gives every thread that is needed a share of `chunks`. Nobody is inside.
-    fn divide(&self, chunks: usize) {
-        let sharers = chunks.min(self.shares.len());
-        // Without a product that could overflow: the first `more` shares have one chunk more.
-        let (each, more) = (chunks / sharers, chunks % sharers);
-        let start = |member: usize| member.min(sharers) * each + member.min(more);
-        for (member, share) in self.shares.iter().enumerate() {
-            share.next.store(start(member), Ordering::Relaxed);
-            share.end.store(start(member + 1), Ordering::Relaxed);
+impl Job<'_> {
+    fn work(&self) {
+        loop {
+            let begin = self.next.fetch_add(self.batch, Ordering::Relaxed);
+            if begin >= self.chunks {
+                return;
+            }
+            (self.run)(begin, (begin + self.batch).min(self.chunks));
         }
     }
+}
 
-    /// Lets workers join a job of the next number. Nobody is inside, and only the caller of
-    /// [`Pool::for_each`] whose turn it is opens and closes.
-    fn open(&self) {
-        let number = self.gate.load(Ordering::Relaxed) & !(NUMBER - 1);
-        self.gate
-            .store(number.wrapping_add(NUMBER) | OPEN, Ordering::SeqCst);
-    }
-
-    fn serve(&self, member: usize, parked: &AtomicBool) {
-        let last = Cell::new(0);
+impl Team {
+    fn serve(&self, parked: &AtomicBool) {
         loop {
-            if spin_until(|| self.join(member, &last)) {
+            if spin_until(|| self.join()) {
                 continue;
             }
             parked.store(true, Ordering::SeqCst);
             // Looks once more, in case the job came between the last look and the flag.
-            let gate = self.gate.load(Ordering::SeqCst);
-            if gate & OPEN == 0 || gate / NUMBER == last.get() {
+            if self.gate.load(Ordering::SeqCst) & OPEN == 0 {
                 thread::park();
             }
             parked.store(false, Ordering::SeqCst);
         }
     }
 
-    /// Works on the open job, if there is one that it has not worked on: what it left was done.
-    fn join(&self, member: usize, last: &Cell<u64>) -> bool {
+    /// Works on the open job, if there is one with chunks left.
+    fn join(&self) -> bool {
         let mut gate = self.gate.load(Ordering::Relaxed);
         loop {
-            if gate & OPEN == 0 || gate / NUMBER == last.get() {
+            if gate & OPEN == 0 {
                 return false;
             }
             match self.gate.compare_exchange_weak(
@@ -208,28 +184,13 @@ impl Team {
                 Err(now) => gate = now,
             }
         }
-        last.set(gate / NUMBER);
         // SAFETY: we entered while the gate was open, so the caller of `for_each` stays in its
         // frame, where the job lives, until we have left.
         let job = unsafe { &*self.job.load(Ordering::Relaxed) };
-        self.work(member, job);
+        let mine = job.next.load(Ordering::Relaxed) < job.chunks;
+        job.work();
         self.gate.fetch_sub(INSIDE, Ordering::Release);
-        true
-    }
-
-    /// Takes what is left of every share, the member's own first.
-    fn work(&self, member: usize, job: &Job<'_>) {
-        let (before, own) = self.shares.split_at(member);
-        for share in own.iter().chain(before) {
-            let end = share.end.load(Ordering::Relaxed);
-            // A look first: an empty share's line stays where it is.
-            while share.next.load(Ordering::Relaxed) < end {
-                let begin = share.next.fetch_add(job.batch, Ordering::Relaxed);
-                if begin < end {
-                    (job.run)(begin, (begin + job.batch).min(end));
-                }
-            }
-        }
+        mine
     }
 }
 
@@ -238,7 +199,7 @@ struct Close<'a>(&'a Team);
 impl Drop for Close<'_> {
     fn drop(&mut self) {
         self.0.gate.fetch_and(!OPEN, Ordering::SeqCst);
-        let left = || self.0.gate.load(Ordering::Acquire) % NUMBER == 0;
+        let left = || self.0.gate.load(Ordering::Acquire) == 0;
         while !spin_until(left) {
             thread::yield_now();
         }
@@ -264,32 +225,6 @@ mod tests {
                     seen.iter().all(|n| n.load(Ordering::Relaxed) == 1),
                     "{threads} {chunks}"
                 );
-            }
-        }
-    }
-
-    #[test]
-    fn shares_follow_one_another_and_are_of_a_size() {
-        for threads in [1, 2, 3, 8] {
-            let pool = Pool::new(threads);
-            for chunks in [1, 2, 3, 7, 8, 17, usize::MAX] {
-                pool.team.divide(chunks);
-                let shares = pool.team.shares.iter();
-                let spans = shares.map(|s| {
-                    (
-                        s.next.load(Ordering::Relaxed),
-                        s.end.load(Ordering::Relaxed),
-                    )
-                });
-                let spans: Vec<_> = spans.collect();
-                assert_eq!((spans[0].0, spans[threads - 1].1), (0, chunks));
-                assert!(
-                    spans.windows(2).all(|pair| pair[0].1 == pair[1].0),
-                    "{spans:?}"
-                );
-                let sizes = spans.iter().map(|(begin, end)| end - begin);
-                let least = sizes.clone().filter(|&size| size > 0).min();
-                assert!(sizes.max() <= least.map(|least| least + 1), "{spans:?}");
             }
         }
     }
