@@ -128,7 +128,7 @@ fn fuzz(
         let start = time_spent();
         let (outcome, peak) =
             Counting::peak_of(|| catch_unwind(AssertUnwindSafe(|| property(&input))));
-        let took = time_spent() - start;
+        let took = time_spent().saturating_sub(start);
         let Ok(yes) = outcome else {
             panic!("{target}: input {index}: {}", shown(&input));
         };
