@@ -68,6 +68,9 @@ impl Peer {
         let threads = std::thread::available_parallelism()?.to_string();
         let mut child = command
             .env("OMP_NUM_THREADS", threads)
+            // A team that has nothing to do looks for more for about a millisecond, and not for ten:
+            // that is long between its calls, and short between the turns.
+            .env("GOMP_SPINCOUNT", "20000")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

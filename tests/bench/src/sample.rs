@@ -9,9 +9,9 @@ use crate::Result;
 
 /// Rounds of every figure that is not over in milliseconds.
 pub(crate) const ROUNDS: usize = 9;
-/// Between two sides: `OpenMP`'s workers spin for some milliseconds after a loop, and would take the
+/// Between two sides: `OpenMP`'s workers spin for about a millisecond after a loop, and would take the
 /// next side's cores.
-const SETTLE: Duration = Duration::from_millis(20);
+const SETTLE: Duration = Duration::from_millis(5);
 
 /// One side of a comparison: does its work once and gives seconds.
 pub(crate) type Side<'a> = Box<dyn FnMut() -> Result<f64> + 'a>;
