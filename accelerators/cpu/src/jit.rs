@@ -38,8 +38,10 @@ pub(crate) fn request(kernel: &str, target: &str) -> Result<BuildRequest> {
     let mut arguments: Vec<String> = [
         "-std=gnu11",
         // Kernels are written in vectors. Beyond level 2, compilers copy functions for their constant
-        // arguments and loops for what they ask, which only costs time; plain loops are made vectors.
+        // arguments and loops for what they ask, which only costs time. What kernels need of it: loops
+        // of few and constant turns are written out, and plain ones made vectors.
         "-O2",
+        "-fpeel-loops",
         "-fvect-cost-model=dynamic",
         "-fPIC",
         "-shared",

@@ -88,8 +88,9 @@ fn main() -> ExitCode {
     if !chosen_ops.is_empty() {
         ops::print_head();
     }
+    let mut loops = ops::Loops::default();
     for op in chosen_ops {
-        note(&name_of(op), ops::rows(op));
+        note(&name_of(op), ops::rows(op, &mut loops));
     }
     println!("\nload at the end: {}", machine::load());
     finish(done)

@@ -5,8 +5,11 @@
 //! that reads and writes in about the same shares, and its operations at the peak of the processor.
 //! Both are measured in turns with it.
 //!
-//! Beyond the caches, every side goes through copies of its tensors in turn, together more than the
-//! last cache keeps: there are processors of which it holds hundreds of megabytes.
+//! Beyond the caches, a side goes through copies of its tensors in turn, together more than the last
+//! cache keeps: there are processors of which it holds hundreds of megabytes. The loops go through as
+//! much, which is the same for every call, and are counted by the byte.
+
+use std::collections::HashMap;
 
 use ds_core::op::{self, Case, HostCall, Op, Placed, RunsOn, Size, Traffic};
 use ds_schema::{Attr, Multiplicity};
@@ -42,18 +45,47 @@ pub(crate) fn print_head() {
     );
 }
 
+/// The probe's loops, each in a process that goes through the same memory again and again.
+#[derive(Default)]
+pub(crate) struct Loops(HashMap<&'static str, Peer>);
+
+impl Loops {
+    /// Bytes that a run of a loop moves. The one that has half as many goes beyond the last cache, too.
+    fn bytes() -> u64 {
+        3 * machine::last_cache_bytes()
+    }
+
+    /// A turn of each of these.
+    fn sides(&mut self, names: &[&'static str]) -> Result<Vec<Side<'_>>> {
+        for name in names {
+            if !self.0.contains_key(name) {
+                let peer = Peer::probe(&format!("{name} {}", floats(name, Self::bytes())))?;
+                self.0.insert(name, peer);
+            }
+        }
+        let loops = self.0.iter_mut().filter(|(name, _)| names.contains(name));
+        Ok(loops.map(|(_, peer)| peer.side(1)).collect())
+    }
+}
+
 /// A row for each case of `op`.
-pub(crate) fn rows(op: &Op) -> Result<()> {
+pub(crate) fn rows(op: &Op, loops: &mut Loops) -> Result<()> {
     let mut torch = Peer::python_idle()?;
     for size in [Size::Large, Size::Cached] {
         for case in op.cases(size) {
-            row(op, &case, size, torch.as_mut())?;
+            row(op, &case, size, loops, torch.as_mut())?;
         }
     }
     Ok(())
 }
 
-fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()> {
+fn row(
+    op: &Op,
+    case: &Case,
+    size: Size,
+    loops: &mut Loops,
+    torch: Option<&mut Peer>,
+) -> Result<()> {
     let stream = ds_tests::cpu()?.default_stream()?;
     let beyond = size == Size::Large;
     let mut placed = vec![Placed::new(stream, case)?];
@@ -84,15 +116,8 @@ fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()>
     let mut ours = || mean_seconds(calls, &mut launch);
 
     // Within the caches there is no one limit: what matters there is what surrounds the kernel.
-    let mut loops = Vec::new();
-    let mut arithmetic = None;
-    if beyond {
-        for name in loops_like(traffic) {
-            let elements = floats(name, traffic) * u64::from(copies);
-            loops.push(Peer::probe(&format!("{name} {elements}"))?);
-        }
-        arithmetic = Some(Peer::probe("fma 0")?);
-    }
+    let bounds: &[_] = if beyond { loops_like(traffic) } else { &[] };
+    let mut arithmetic = beyond.then(|| Peer::probe("fma 0")).transpose()?;
     let torch = torch.and_then(
         |torch| match torch.ask(&setup(op, &case.call().ok()?, copies)) {
             Ok(_) => Some(torch),
@@ -104,10 +129,8 @@ fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()>
         },
     );
 
-    let bounds = loops.len();
     let mut sides: Vec<Side<'_>> = vec![Box::new(&mut ours)];
-    // A loop goes through as much as all copies have.
-    sides.extend(loops.iter_mut().map(|probe| probe.side(calls / copies)));
+    sides.extend(loops.sides(bounds)?);
     sides.extend(arithmetic.iter_mut().map(|probe| probe.side(1)));
     let has_torch = torch.is_some();
     sides.extend(torch.map(|torch| torch.side(calls)));
@@ -116,9 +139,10 @@ fn row(op: &Op, case: &Case, size: Size, torch: Option<&mut Peer>) -> Result<()>
     let share = beyond.then(|| {
         let bound: Vec<f64> = (0..seconds[0].len())
             .map(|round| {
-                let times = seconds[1..=bounds].iter().map(|loops| loops[round]);
-                let memory = times.fold(f64::INFINITY, f64::min) / f64::from(copies);
-                memory.max(operations / peak(seconds[bounds + 1][round]))
+                let times = seconds[1..=bounds.len()].iter().map(|times| times[round]);
+                let least = times.fold(f64::INFINITY, f64::min);
+                let memory = least * traffic.bytes() as f64 / Loops::bytes() as f64;
+                memory.max(operations / peak(seconds[bounds.len() + 1][round]))
             })
             .collect();
         paired(&bound, &seconds[0], |bound, own| 100.0 * bound / own).to_string()
@@ -173,13 +197,13 @@ fn loops_like(traffic: Traffic) -> &'static [&'static str] {
 }
 
 /// Elements of the loop's arrays of f32 with which it moves as many bytes.
-fn floats(name: &str, traffic: Traffic) -> u64 {
+fn floats(name: &str, bytes: u64) -> u64 {
     let arrays = match name {
         "read" | "fill" | "fill_nt" => 1,
         "triad" | "triad_nt" => 3,
         _ => 2,
     };
-    (traffic.bytes() / (4 * arrays)).max(16)
+    bytes / (4 * arrays)
 }
 
 /// Operations each second, as the probe counts them: 2 an FMA, 16 lanes, 12 sums, 2^20 steps, every
