@@ -65,7 +65,9 @@ static void triad_nt(void) { EACH(stream(buffers[0] + i, AT(1) + AT(2) * 3.0f)) 
 static void fma_peak(void) {
 #pragma omp parallel
     {
+        /* Every loop over the sums is written out: one that is not would keep them in memory. */
         vec sums[FMA_SUMS], a = (vec){0} + 0.999f, b = (vec){0} + 1e-3f;
+#pragma GCC unroll 12
         for (int s = 0; s < FMA_SUMS; s++) sums[s] = b * (float)s;
         for (int step = 0; step < FMA_STEPS; step++) {
 #pragma GCC unroll 12
@@ -75,6 +77,7 @@ static void fma_peak(void) {
             }
         }
         float total = 0;
+#pragma GCC unroll 12
         for (int s = 0; s < FMA_SUMS; s++) total += sums[s][0];
         sink = total;
     }
