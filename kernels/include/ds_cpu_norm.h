@@ -81,4 +81,16 @@ DS_INLINE void ds_norm_plan(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_row_grain(ds_row_length(x));
 }
 
+/* Two kernels of one body, alone and behind a residual connection: what tells them apart is asked at run
+ * time, which memory hides. `body(call, phase, begin, end, add)` */
+#define DS_NORM_KERNELS(alone, added, plan, body)                                                     \
+    static void run_alone(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {          \
+        body(call, phase, begin, end, 0);                                                             \
+    }                                                                                                 \
+    static void run_added(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {          \
+        body(call, phase, begin, end, 1);                                                             \
+    }                                                                                                 \
+    DS_KERNEL(alone, plan, run_alone);                                                                \
+    DS_KERNEL(added, plan, run_added)
+
 #endif

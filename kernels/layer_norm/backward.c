@@ -8,7 +8,7 @@
  * Limit: memory. layer_norm_backward moves 3 elements an element (dy and x in, dx out), with dsum 4.
  * As forward, one loop computes the results of a row and the two means of the next one.
  */
-#include "ds_cpu_rows.h"
+#include "ds_cpu_norm.h"
 
 enum { SUMS = 2 /* of columns: dweight, dbias */ };
 
@@ -197,20 +197,10 @@ DS_INLINE void backward(const ds_call *call, const operands *o, uint32_t phase, 
     ds_sum_shares(call, rows, d, SUMS, 1, o->dbias, begin, end, t);
 }
 
-/* One body for both: what tells them apart is asked at run time, which memory hides. */
-__attribute__((noinline)) static void run_any(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
-                                              int add) {
+__attribute__((noinline)) static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
+                                          int add) {
     operands o = operands_of(call, add);
     DS_WITH_FLOAT(t, o.dy->dtype, backward(call, &o, phase, begin, end, t));
 }
 
-static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
-    run_any(call, phase, begin, end, 0);
-}
-
-static void run_add(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
-    run_any(call, phase, begin, end, 1);
-}
-
-DS_KERNEL(ds_layer_norm_backward, plan, run);
-DS_KERNEL(ds_add_layer_norm_backward, plan, run_add);
+DS_NORM_KERNELS(ds_layer_norm_backward, ds_add_layer_norm_backward, plan, run);

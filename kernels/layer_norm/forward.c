@@ -180,22 +180,11 @@ DS_INLINE void forward(const ds_call *call, const operands *o, int64_t begin, in
     if (large) ds_fence();
 }
 
-/* One body for both: what tells them apart is asked at run time, which memory hides. */
-__attribute__((noinline)) static void run_any(const ds_call *call, const operands *o, int64_t begin, int64_t end) {
-    DS_WITH_FLOAT(t, o->in.x->dtype, forward(call, o, begin, end, t));
-}
-
-static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+__attribute__((noinline)) static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
+                                          int add) {
     (void)phase;
-    operands o = of_norm(call);
-    run_any(call, &o, begin, end);
+    operands o = add ? of_add(call) : of_norm(call);
+    DS_WITH_FLOAT(t, o.in.x->dtype, forward(call, &o, begin, end, t));
 }
 
-static void run_add(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
-    (void)phase;
-    operands o = of_add(call);
-    run_any(call, &o, begin, end);
-}
-
-DS_KERNEL(ds_layer_norm, ds_norm_plan, run);
-DS_KERNEL(ds_add_layer_norm, ds_norm_plan, run_add);
+DS_NORM_KERNELS(ds_layer_norm, ds_add_layer_norm, ds_norm_plan, run);
