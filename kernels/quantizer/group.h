@@ -45,17 +45,6 @@ DS_INLINE void fetch_next(const block *from, int64_t n, int64_t i, int which) {
     if (from->next) __builtin_prefetch(from->next + (which * n + i) * from->size / 2, 0, 3);
 }
 
-/* The least of the lanes; anything where one of them is a NaN. */
-DS_INLINE float least(ds_vec v) {
-#if DS_LANES == 16
-    return _mm512_reduce_min_ps((__m512)v);
-#else
-    float least = v[0];
-    for (int lane = 1; lane < DS_LANES; lane++) least = v[lane] < least ? v[lane] : least;
-    return least;
-#endif
-}
-
 /* Four sums of each kind: one would wait for itself. */
 typedef struct {
     ds_vec low[4], high[4], poison[4];
@@ -80,7 +69,7 @@ static range end_ranges(const ranges_of_four *r) {
     ds_vec low = ds_vmin(ds_vmin(r->low[0], r->low[1]), ds_vmin(r->low[2], r->low[3]));
     ds_vec high = ds_vmax(ds_vmax(r->high[0], r->high[1]), ds_vmax(r->high[2], r->high[3]));
     ds_vec poison = r->poison[0] + r->poison[1] + r->poison[2] + r->poison[3];
-    return (range){least(low), -least(-high), (float)ds_vsum(poison)};
+    return (range){-ds_greatest_lane(-low), ds_greatest_lane(high), (float)ds_vsum(poison)};
 }
 
 /* The range of values of a block from `i` on, behind the last of which there is room. */

@@ -5,7 +5,7 @@
 #ifndef DS_QUANTIZER_VALUES_H
 #define DS_QUANTIZER_VALUES_H
 
-#include "ds_cpu_math.h"
+#include "ds_cpu_lanes.h"
 #include "ds_cpu_mixed.h"
 #include "ds_cpu_narrow.h"
 
