@@ -45,27 +45,21 @@ static void run_select(const ds_call *call, uint32_t phase, int64_t begin, int64
 DS_KERNEL(ds_select, plan_select, run_select);
 
 /* The same with a value of the call's in place of `a`. */
-DS_INLINE void fill(const span *s, uint32_t t, span_fn f) {
+static void fill(const span *s) {
     _Alignas(64) char value[REPEATED_BYTES];
-    for (int64_t i = 0; i < REPEATED_BYTES / ds_size(t); i += DS_LANES) ds_store(value, i, ds_splat(s->k[0]), t);
+    for (int64_t i = 0; i < REPEATED_BYTES / ds_size(s->t); i += DS_LANES) ds_store(value, i, ds_splat(s->k[0]), s->t);
     span filled = *s;
     filled.in[CONDITION] = s->in[MASK], filled.step[CONDITION] = s->step[MASK];
     filled.in[A] = value, filled.step[A] = 0;
     filled.in[B] = s->in[X], filled.step[B] = s->step[X];
-    f(&filled);
+    select_of(ds_size(s->t))(&filled);
 }
-
-static void fill_f32(const span *s) { fill(s, DS_F32, select_4); }
-static void fill_bf16(const span *s) { fill(s, DS_BF16, select_2); }
-static void fill_f16(const span *s) { fill(s, DS_F16, select_2); }
 
 static void plan_masked_fill(const ds_call *call, ds_plan *out) { plan_inputs(call, 2, out); }
 
 static void run_masked_fill(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
-    uint32_t dtype = ds_arg_tensor(call, X, 0)->dtype;
-    span_fn f = dtype == DS_F32 ? fill_f32 : dtype == DS_BF16 ? fill_bf16 : fill_f16;
-    run_inputs(call, 2, begin, end, f, (float)call->scalars[0].f, 0);
+    run_inputs(call, 2, begin, end, fill, (float)call->scalars[0].f, 0);
 }
 
 DS_KERNEL(ds_masked_fill, plan_masked_fill, run_masked_fill);
