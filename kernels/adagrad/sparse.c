@@ -51,24 +51,19 @@ static chains chains_of(const ds_call *call) {
     return (chains){slots, next, (uint8_t *)(next + n)};
 }
 
-static int64_t index_at(const ds_tensor *indices, int64_t i) {
-    if (indices->dtype == DS_I64) return ((const int64_t *)indices->data)[i];
-    return ((const int32_t *)indices->data)[i];
-}
-
 static void chain(const ds_call *call) {
     const ds_tensor *indices = ds_arg_tensor(call, INDICES, 0);
     int64_t n = ds_elements(indices), rows = ds_arg_tensor(call, PARAM, 0)->shape[0], slots = slots_of(n);
     chains c = chains_of(call);
     __builtin_memset(c.slots, 0xff, (size_t)slots * sizeof *c.slots);
     for (int64_t i = 0; i < n; i++) {
-        int64_t row = index_at(indices, i);
+        int64_t row = ds_index_at(indices, i);
         c.next[i] = LAST;
         c.heads[i] = 0;
         if (row < 0 || row >= rows) continue; /* no row of the embedding */
         /* Fibonacci hashing: the upper half of the product is mixed best. */
         uint64_t at = ((uint64_t)row * 0x9e3779b97f4a7c15u >> 32) & (uint64_t)(slots - 1);
-        while (c.slots[at].head >= 0 && index_at(indices, c.slots[at].head) != row) at = (at + 1) & (uint64_t)(slots - 1);
+        while (c.slots[at].head >= 0 && ds_index_at(indices, c.slots[at].head) != row) at = (at + 1) & (uint64_t)(slots - 1);
         if (c.slots[at].head < 0) {
             c.slots[at].head = i;
             c.heads[i] = 1;
@@ -107,7 +102,7 @@ DS_INLINE ds_vec chain_sum(const int64_t *next, const void *values, int64_t head
 /* Where row `head` of the values, and what it updates, lie. */
 DS_INLINE ds_arrays arrays_of(const ds_call *call, int64_t head, uint32_t p, uint32_t m) {
     const ds_tensor *param = ds_arg_tensor(call, PARAM, 0);
-    int64_t d = ds_row_length(param), row = index_at(ds_arg_tensor(call, INDICES, 0), head);
+    int64_t d = ds_row_length(param), row = ds_index_at(ds_arg_tensor(call, INDICES, 0), head);
     return (ds_arrays){
         .param = ds_at(param->data, row * d, p),
         .grad = ds_at(ds_arg_tensor(call, VALUES, 0)->data, head * d, p),

@@ -18,7 +18,7 @@ DS_INLINE void through(const span *s, lanes f) {
     int streams = s->streams;
     int64_t a_step = s->step[0] * DS_LANES * ds_size(t), b_step = s->step[1] * DS_LANES * ds_size(t);
     for (int64_t i = 0; i < s->n; i += PAIR, a += 2 * a_step, b += 2 * b_step) {
-        ASK_EACH_TIME(t, streams);
+        DS_ASK_EACH_TIME(t, streams);
         ds_prefetch2(a, AHEAD, t, 1), ds_prefetch2(b, AHEAD, t, 1);
         ds_vec2 x = ds_load2(a, 0, t), y = ds_load2(b, 0, t);
         ds_store2(s->out, i, (ds_vec2){f(x.a, y.a, s->k[0]), f(x.b, y.b, s->k[0])}, t, streams);

@@ -117,8 +117,4 @@ static void run_inputs(const ds_call *call, uint32_t inputs, int64_t begin, int6
     if (large) ds_fence();
 }
 
-/* Keeps what a loop asks at run time a question that it asks each time: the compiler would make a loop
- * of its own for every answer, and the branches are foreseen. */
-#define ASK_EACH_TIME(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
-
 #endif

@@ -18,7 +18,7 @@ DS_INLINE void through(const span *s, lanes f) {
     int streams = s->streams;
     int64_t step = s->step[0] * DS_LANES * ds_size(t);
     for (int64_t i = 0; i < s->n; i += PAIR, x += 2 * step) {
-        ASK_EACH_TIME(t, streams);
+        DS_ASK_EACH_TIME(t, streams);
         ds_prefetch2(x, AHEAD, t, 1);
         ds_vec2 v = ds_load2(x, 0, t);
         ds_store2(s->out, i, (ds_vec2){f(v.a, s->k[0], s->k[1]), f(v.b, s->k[0], s->k[1])}, t, streams);

@@ -12,10 +12,6 @@ enum {
     TILE = 1024, /* columns that are summed at a time, in the first level of the caches */
 };
 
-static int64_t index_at(const ds_tensor *indices, int64_t i) {
-    return indices->dtype == DS_I32 ? ((const int32_t *)indices->data)[i] : ((const int64_t *)indices->data)[i];
-}
-
 /* embedding(weight, indices) -> y; an item is an index. */
 enum { WEIGHT, INDICES, Y };
 
@@ -46,9 +42,9 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     const ds_tensor *y = ds_arg_tensor(call, Y, 0);
     int64_t d = weight->shape[1], bytes = d * ds_size(weight->dtype);
     int large = ds_streams(ds_elements(y), y->dtype);
-    const char *from = table_row(weight, index_at(indices, begin));
+    const char *from = table_row(weight, ds_index_at(indices, begin));
     for (int64_t i = begin; i < end; i++) {
-        const char *next = i + 1 < end ? table_row(weight, index_at(indices, i + 1)) : 0;
+        const char *next = i + 1 < end ? table_row(weight, ds_index_at(indices, i + 1)) : 0;
         void *to = ds_at(y->data, ds_row_offset(y, i), y->dtype);
         if (from) ds_copy_bytes(to, from, next, bytes, large);
         else spoil_row(to, d, y->dtype);
@@ -81,7 +77,7 @@ static void sort(const ds_call *call) {
     int64_t padding = call->scalars[PADDING_IDX].i, *ends = call->workspace, *order = ends + rows;
     __builtin_memset(ends, 0, (size_t)rows * 8);
     for (int64_t i = 0; i < count; i++) {
-        int64_t v = index_at(indices, i);
+        int64_t v = ds_index_at(indices, i);
         if (v >= 0 && v < rows && v != padding) ends[v]++;
     }
     int64_t begin = 0;
@@ -91,7 +87,7 @@ static void sort(const ds_call *call) {
         begin += n;
     }
     for (int64_t i = 0; i < count; i++) { /* moves each beginning to its end */
-        int64_t v = index_at(indices, i);
+        int64_t v = ds_index_at(indices, i);
         if (v >= 0 && v < rows && v != padding) order[ends[v]++] = i;
     }
 }

@@ -46,9 +46,7 @@ static void selective_plan(const ds_call *call, ds_plan *out) { plan_of(call, 1,
 /* The group of the codes that group `group` of the result comes from, or -1. */
 DS_INLINE int64_t source_of(shape s, int64_t group) {
     if (!s.index) return group;
-    int64_t of_row = s.y->shape[1], row = group / of_row;
-    int64_t from = s.index->dtype == DS_I32 ? ((const int32_t *)s.index->data)[row]
-                                            : ((const int64_t *)s.index->data)[row];
+    int64_t of_row = s.y->shape[1], from = ds_index_at(s.index, group / of_row);
     return from < 0 || from >= s.codes->shape[0] ? -1 : from * of_row + group % of_row;
 }
 

@@ -4,6 +4,7 @@
  * greatest and encoding are some twenty operations a vector. A group longer than a chunk is shared
  * among threads: the greatest of each chunk, then that of the group, then the codes.
  */
+#include "ds_cpu_copy.h"
 #include "ds_cpu_narrow.h"
 #include "ds_cpu_random.h"
 #include "narrow.h"
@@ -59,14 +60,7 @@ static void pack(const uint8_t *codes, int64_t n, int bits, uint8_t *to, int str
     case 6: pack_of(codes, n, to, 6); return;
     case 12: pack_of(codes, n, to, 12); return;
     }
-    int64_t i = 0;
-    if (streams && ds_aligned(to))
-        for (; i + (int64_t)sizeof(ds_vec) <= n; i += sizeof(ds_vec)) {
-            ds_vec_u32 some;
-            __builtin_memcpy(&some, codes + i, sizeof some);
-            ds_put(to + i, some, 1);
-        }
-    __builtin_memcpy(to + i, codes + i, (size_t)(n - i));
+    ds_copy_bytes(to, codes, 0, n, streams);
 }
 
 DS_INLINE ds_vec_i32 greater(ds_vec_i32 a, ds_vec_i32 b) {

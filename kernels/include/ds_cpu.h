@@ -123,6 +123,15 @@ DS_INLINE void *ds_optional(const ds_call *call, uint32_t arg) {
     return call->args[arg].count ? ds_arg_tensor(call, arg, 0)->data : 0;
 }
 
+/* Element `i`, in memory's order, of a tensor of i32 or i64. */
+DS_INLINE int64_t ds_index_at(const ds_tensor *t, int64_t i) {
+    return t->dtype == DS_I32 ? ((const int32_t *)t->data)[i] : ((const int64_t *)t->data)[i];
+}
+
+/* Keeps what a loop asks of `a` and `b` a question of each turn: the compiler would make a loop of its own
+ * for every answer, and the branches are foreseen. */
+#define DS_ASK_EACH_TIME(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
+
 /* The product of the first `dims` extents. The empty assembly keeps compilers from making vectors of
  * it, which would be most of the code of many a kernel. */
 DS_INLINE int64_t ds_extents(const ds_tensor *t, int32_t dims) {

@@ -116,8 +116,7 @@ DS_INLINE ds_vec2 ds_biased(const void *x, const void *bias, int64_t i, uint32_t
 
 /* `DS_ELEMENTWISE(call, e, begin, end, at, i, t, streams, pair(...))`: the statement for each pair of
  * the blocks from `begin` to `end`, of the block `at` from its element `i`. The dtype `t` is asked at
- * run time: one body a function rather than three, and the branches are foreseen. The empty assembly
- * keeps the compiler from making a loop for each dtype all the same. */
+ * run time: one body a function rather than three. */
 #define DS_ELEMENTWISE(call, e, begin, end, at, i, t, streams, statement)                     \
     do {                                                                                      \
         const ds_tensor *of_ = ds_arg_tensor(call, 0, 0);                                     \
@@ -132,7 +131,7 @@ DS_INLINE ds_vec2 ds_biased(const void *x, const void *bias, int64_t i, uint32_t
             ds_rest rest_;                                                                    \
             for (int64_t from_ = 0; from_ < whole_.count; from_ += DS_PAIR) {                 \
                 int64_t i = from_;                                                            \
-                __asm__ volatile("" : "+r"(t), "+r"(streams));                                \
+                DS_ASK_EACH_TIME(t, streams);                                                 \
                 if (t > DS_BF16) __builtin_unreachable();                                     \
                 for (int a_ = 0; a_ < (e).matrices; a_++)                                     \
                     if (at.in[a_]) ds_fetch_row(at.in[a_], i, t);                             \

@@ -8,10 +8,6 @@
 
 enum { CHUNK_BYTES = 64 * 1024 };
 
-DS_INLINE int64_t index_at(const ds_tensor *index, int64_t i) {
-    return index->dtype == DS_I32 ? ((const int32_t *)index->data)[i] : ((const int64_t *)index->data)[i];
-}
-
 /* Elements of a row: all dimensions behind the first. */
 static int64_t width_of(const ds_tensor *t) {
     int64_t n = 1;
@@ -31,7 +27,7 @@ static void plan_select(const ds_call *call, ds_plan *out) {
 
 /* Row `i` of the index in x, NULL where it has no such row. */
 static const char *row_of(const ds_tensor *x, const ds_tensor *index, int64_t i) {
-    int64_t row = index_at(index, i);
+    int64_t row = ds_index_at(index, i);
     if (row < 0 || row >= x->shape[0]) return 0;
     return ds_at(x->data, row * x->strides[0], x->dtype);
 }
@@ -80,7 +76,7 @@ DS_INLINE void add_row(float *y, const void *x, const float *next_y, const void 
 
 /* The row of y that row `i` of x is added to, NULL where there is none. */
 static float *sum_of(const ds_tensor *y, const ds_tensor *index, int64_t i, int64_t width) {
-    int64_t row = index_at(index, i);
+    int64_t row = ds_index_at(index, i);
     return row < 0 || row >= y->shape[0] ? 0 : (float *)y->data + row * width;
 }
 

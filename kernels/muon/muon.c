@@ -27,9 +27,6 @@ static float value_of(const ds_call *call, uint32_t arg, float otherwise) {
     return call->args[arg].count ? *(const float *)data_of(call, arg) : otherwise;
 }
 
-/* Keeps the compiler from making a loop for each dtype. */
-#define DS_AT_RUN_TIME(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
-
 static int goes_past_caches(const ds_call *call, uint32_t arg) {
     const ds_tensor *t = ds_arg_tensor(call, arg, 0);
     return ds_streams(ds_elements(t), t->dtype) && ds_aligned(t->data);
@@ -71,7 +68,7 @@ static void momentum_run(const ds_call *call, uint32_t phase, int64_t i, int64_t
     int nesterov = (int)call->attributes[0].i, skips = value_of(call, M_FOUND_INF, 0) != 0;
     int streams = goes_past_caches(call, M_UPDATE);
     for (; i < end; i += PAIR) {
-        DS_AT_RUN_TIME(g, m);
+        DS_ASK_EACH_TIME(g, m);
         int64_t n = end - i;
         ds_vec2 x = load_pair(n, grad, i, g), v = of_both(joins, x, beta, load_pair(n, mean, i, m));
         if (!skips) store_pair(n, mean, i, v, m, 0);
@@ -93,7 +90,7 @@ static void normalize_run(const ds_call *call, uint32_t phase, int64_t i, int64_
     ds_vec by = ds_splat((float)(1 / ((double)value_of(call, N_NORM, 0) + call->scalars[0].f)));
     int streams = goes_past_caches(call, N_Y);
     for (; i < end; i += PAIR) {
-        DS_AT_RUN_TIME(x, y);
+        DS_ASK_EACH_TIME(x, y);
         ds_vec2 v = load_pair(end - i, from, i, x);
         store_pair(end - i, to, i, (ds_vec2){v.a * by, v.b * by}, y, streams);
     }
@@ -111,7 +108,7 @@ static void combine_run(const ds_call *call, uint32_t phase, int64_t i, int64_t 
     ds_vec a = ds_splat((float)call->scalars[0].f), b = ds_splat((float)call->scalars[1].f);
     int streams = z != x && z != y && goes_past_caches(call, C_Z);
     for (; i < end; i += PAIR) {
-        DS_AT_RUN_TIME(t, t);
+        DS_ASK_EACH_TIME(t, t);
         ds_vec2 v = load_pair(end - i, x, i, t), w = load_pair(end - i, y, i, t);
         store_pair(end - i, z, i, of_both(a, v, b, w), t, streams);
     }
@@ -131,7 +128,7 @@ static void apply_run(const ds_call *call, uint32_t phase, int64_t i, int64_t en
     const ds_value *s = call->scalars;
     ds_vec kept = ds_splat((float)(1 - s[LR].f * s[WEIGHT_DECAY].f)), step = ds_splat((float)(-s[LR].f * s[SCALE].f));
     for (; i < end; i += PAIR) {
-        DS_AT_RUN_TIME(p, u);
+        DS_ASK_EACH_TIME(p, u);
         int64_t n = end - i;
         store_pair(n, param, i, of_both(step, load_pair(n, update, i, u), kept, load_pair(n, param, i, p)), p, 0);
     }

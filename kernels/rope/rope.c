@@ -145,9 +145,7 @@ static int64_t position_of(const ds_call *call, int64_t batch, int64_t index) {
     int64_t offset = call->scalars[OFFSET].i;
     if (!call->args[POSITIONS].count) return index + offset;
     const ds_tensor *positions = ds_arg_tensor(call, POSITIONS, 0);
-    int64_t at = batch * positions->strides[0] + index * positions->strides[1];
-    return offset + (positions->dtype == DS_I32 ? ((const int32_t *)positions->data)[at]
-                                                : ((const int64_t *)positions->data)[at]);
+    return offset + ds_index_at(positions, batch * positions->strides[0] + index * positions->strides[1]);
 }
 
 DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
