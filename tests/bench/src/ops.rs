@@ -6,8 +6,8 @@
 //! Both are measured in turns with it.
 //!
 //! Beyond the caches, a side goes through copies of its tensors in turn, together more than the last
-//! cache keeps: there are processors of which it holds hundreds of megabytes. The loops go through as
-//! much, which is the same for every call, and are counted by the byte.
+//! cache keeps: there are processors of which it holds hundreds of megabytes. The loops go through
+//! memory of their own, as far beyond it, whatever the call, and are counted by the byte.
 
 use std::collections::HashMap;
 
