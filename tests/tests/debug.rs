@@ -301,7 +301,7 @@ fn every_case_passes() {
         // A few of each: all of them, watched, take minutes.
         let few = |op: &&op::Op| op.cases(Size::Small).into_iter().take(2);
         for case in op::ops().iter().flat_map(few) {
-            let placed = Placed::new(stream, &case).unwrap();
+            let placed = Placed::new(stream, &case, &case.call().unwrap()).unwrap();
             on_kernels += i32::from(matches!(placed.resolve(stream).unwrap(), RunsOn::Kernel(_)));
             // Twice: what is updated in place goes on from what the first call left.
             placed.launch(stream).unwrap();

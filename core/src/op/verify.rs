@@ -118,7 +118,7 @@ pub fn verify(
     ready: impl FnOnce(&RunsOn, &[Unready]),
 ) -> Result<Verified> {
     let host = case.call()?;
-    let placed = Placed::of(stream, case, &host)?;
+    let placed = Placed::new(stream, case, &host)?;
     let lists = placed.lists();
     let args: Vec<Args<'_>> = lists.iter().map(Vec::as_slice).collect();
     let mut verified = compare(placed.op, stream, &args, &host, ready)?;
@@ -331,15 +331,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Makes the case's tensors on the device of `stream`.
+    /// Puts the tensors of the case's call on the device of `stream`.
     ///
     /// # Errors
     /// When there is no such op, or the device has no memory.
-    pub fn new(stream: &Stream, case: &Case) -> Result<Self> {
-        Self::of(stream, case, &case.call()?)
-    }
-
-    fn of(stream: &Stream, case: &Case, host: &HostCall) -> Result<Self> {
+    pub fn new(stream: &Stream, case: &Case, host: &HostCall) -> Result<Self> {
         let place = |(index, arg): (usize, &Vec<HostTensor>)| {
             let transposed = case.is_transposed(index);
             let tensors = arg.iter().map(|host| upload(stream, host, transposed));

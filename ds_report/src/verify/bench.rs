@@ -92,7 +92,7 @@ pub(super) fn measure(
         })?;
         let mut copies = Vec::new();
         let done = Stream::new(device).and_then(|stream| {
-            let placed = Placed::new(&stream, &case)?;
+            let placed = Placed::new(&stream, &case, &case.call()?)?;
             time(&stream, &placed, copy.as_ref().ok(), &mut copies, teller)
         });
         let (figures, reason) = match done {
