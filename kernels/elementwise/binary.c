@@ -41,7 +41,6 @@ BINARY(add, 0, a + b);
 BINARY(sub, 0, a - b);
 BINARY(mul, 0, a * b);
 BINARY(div, 0, a / b);
-/* ds_vmax and ds_vmin give `b` where one of the two is a NaN. */
-BINARY(maximum, 0, ds_vselect(a != a, a, ds_vmax(a, b)));
-BINARY(minimum, 0, ds_vselect(a != a, a, ds_vmin(a, b)));
+BINARY(maximum, 0, ds_vmaximum(a, b));
+BINARY(minimum, 0, ds_vminimum(a, b));
 BINARY(add_scaled, (float)call->scalars[0].f, ds_vfma(ds_splat(alpha), b, a));

@@ -25,22 +25,43 @@ DS_INLINE void through(const span *s, lanes f) {
     }
 }
 
+#define RUN(name, first, second)                                                              \
+    static void run_##name(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) { \
+        (void)phase;                                                                          \
+        run_inputs(call, INPUTS, begin, end, name##_span, first, second);                     \
+    }                                                                                         \
+    DS_KERNEL(ds_##name, plan, run_##name)
+
+/* What changes the sign alone, on elements of any dtype. */
+DS_INLINE void through_bits(const span *s, int flips) {
+    const char *x = s->in[0];
+    char *y = s->out;
+    int64_t bytes = s->n * ds_size(s->t), width = sizeof(ds_vec), step = s->step[0] * width;
+    const ds_vec_u32 sign = (ds_vec_u32){0} + (s->t == DS_F32 ? 0x80000000 : 0x80008000);
+    for (int64_t i = 0; i < bytes; i += width, x += step) {
+        ds_prefetch2(x, AHEAD, s->t, 1);
+        ds_vec_u32 bits;
+        __builtin_memcpy(&bits, x, sizeof bits);
+        ds_put(y + i, flips ? bits ^ sign : bits & ~sign, s->streams);
+    }
+}
+
+#define SIGN(name, flips)                                                                     \
+    static void name##_span(const span *s) { through_bits(s, flips); }                        \
+    RUN(name, 0, 0)
+
 #define UNARY_OF(name, first, second, ...)                                                    \
     DS_INLINE ds_vec name##_lanes(ds_vec x, float k0, float k1) {                             \
         (void)k0, (void)k1;                                                                   \
         return __VA_ARGS__;                                                                   \
     }                                                                                         \
     static void name##_span(const span *s) { through(s, name##_lanes); }                      \
-    static void run_##name(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) { \
-        (void)phase;                                                                          \
-        run_inputs(call, INPUTS, begin, end, name##_span, first, second);                     \
-    }                                                                                         \
-    DS_KERNEL(ds_##name, plan, run_##name)
+    RUN(name, first, second)
 #define UNARY(name, ...) UNARY_OF(name, 0, 0, __VA_ARGS__)
 #define SCALAR(index) (float)call->scalars[index].f
 
-UNARY(neg, (ds_vec)((ds_vec_u32)x ^ 0x80000000));
-UNARY(abs, ds_vabs(x));
+SIGN(neg, 1);
+SIGN(abs, 0);
 UNARY(exp, ds_vexp(x));
 UNARY(log, ds_vlog(x));
 UNARY(square_root, ds_vsqrt(x)); /* ds_sqrt is that of a scalar */

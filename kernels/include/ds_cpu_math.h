@@ -67,6 +67,23 @@ DS_INLINE ds_vec ds_vmin(ds_vec a, ds_vec b) {
 #endif
 }
 
+/* The greater, and the lesser; NaN where one of them is. */
+DS_INLINE ds_vec ds_vmaximum(ds_vec a, ds_vec b) {
+#if DS_LANES == 16
+    return (ds_vec)_mm512_mask_max_ps((__m512)a, _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q), (__m512)a, (__m512)b);
+#else
+    return ds_vselect(a != a, a, ds_vmax(a, b));
+#endif
+}
+
+DS_INLINE ds_vec ds_vminimum(ds_vec a, ds_vec b) {
+#if DS_LANES == 16
+    return (ds_vec)_mm512_mask_min_ps((__m512)a, _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q), (__m512)a, (__m512)b);
+#else
+    return ds_vselect(a != a, a, ds_vmin(a, b));
+#endif
+}
+
 /* p * 2^n for whole n from -150 to 128. */
 DS_INLINE ds_vec ds_vscale(ds_vec p, ds_vec n) {
 #if DS_LANES == 16
@@ -113,7 +130,22 @@ DS_INLINE ds_vec ds_vexp2(ds_vec x) {
 #endif
 }
 
+/* With AVX-512 instructions give m from 3/4 to 3/2 and e of x = m * 2^e, denormals, infinities and NaN as
+ * they should be, and NaN below 0. Both parts of log 2 are positive, so that no two infinities meet. */
 DS_INLINE ds_vec ds_vlog(ds_vec x) {
+#if DS_LANES == 16
+    __m512 m = _mm512_getmant_ps((__m512)x, _MM_MANT_NORM_p75_1p5, (_MM_MANTISSA_SIGN_ENUM)(_MM_MANT_SIGN_zero | _MM_MANT_SIGN_nan));
+    ds_vec e = (ds_vec)_mm512_sub_ps(_mm512_getexp_ps((__m512)x), _mm512_getexp_ps(m)), f = (ds_vec)m - 1, z = f * f;
+    ds_vec p = ds_vfma(ds_splat(-0x1.7140bcp-5f), f, ds_splat(0x1.ac90cp-4f));
+    p = ds_vfma(p, f, ds_splat(-0x1.0d8a8ep-3f));
+    p = ds_vfma(p, f, ds_splat(0x1.28847cp-3f));
+    p = ds_vfma(p, f, ds_splat(-0x1.54efdcp-3f));
+    p = ds_vfma(p, f, ds_splat(0x1.9969bp-3f));
+    p = ds_vfma(p, f, ds_splat(-0x1.00004p-2f));
+    p = ds_vfma(p, f, ds_splat(0x1.5555a4p-2f));
+    p = ds_vfma(e, ds_splat(0x1.7f7d1cp-20f), p * f * z);
+    return ds_vfma(e, ds_splat(0x1.62e4p-1f), f + ds_vfma(z, ds_splat(-0.5f), p));
+#else
     ds_vec_i32 denormal = x < ds_splat(0x1p-126f);
     ds_vec scaled = ds_vselect(denormal, x * 0x1p23f, x);
     /* x = m * 2^e with m from sqrt(1/2) to sqrt(2) */
@@ -133,6 +165,7 @@ DS_INLINE ds_vec ds_vlog(ds_vec x) {
     y = ds_vselect(x < ds_splat(__builtin_inff()), y, x); /* infinity and NaN */
     y = ds_vselect(x == 0, ds_splat(-__builtin_inff()), y);
     return ds_vselect(x < 0, ds_splat(__builtin_nanf("")), y);
+#endif
 }
 
 DS_INLINE ds_vec ds_vtanh(ds_vec x) {

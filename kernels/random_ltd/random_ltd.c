@@ -1,15 +1,16 @@
 /* Tokens of a sequence that are kept, on a CPU: their numbers sorted, their activations gathered and put
  * back, the attention mask among them.
  *
- * Limit: memory; sorting passes over a row once for each byte that differs in it. A number that is none
+ * Limit: memory; sorting passes over a row once for each digit of its range. A number that is none
  * of a token gives zeros, and is not put back: no byte outside of a tensor is touched.
  */
 #include "ds_cpu_copy.h"
 
 enum { CHUNK_BYTES = 64 * 1024 };
 
-/* token_sort_(ids). An item is a row. A radix sort by bytes, of i32 with the sign turned over, between
- * the row and a place for it in the workspace. */
+/* token_sort_(ids). An item is a row. Numbers that differ and lie close together, as those of kept tokens
+ * do, are set as bits in a place of the row's size in the workspace, and read from there in order. Others
+ * go between the row and that place, sorted by a digit of their distance from the least at a time. */
 enum { MOST_CHUNKS = 256 };
 
 static void plan_sort(const ds_call *call, ds_plan *out) {
@@ -21,23 +22,47 @@ static void plan_sort(const ds_call *call, ds_plan *out) {
     out->workspace_bytes = ds_div_up(rows, out->phase[0].grain) * length * 4;
 }
 
-static void sort_row(uint32_t *row, uint32_t *other, int64_t n) {
-    uint32_t *from = row, *to = other;
-    for (int shift = 0; shift < 32; shift += 8) {
-        uint32_t sign = shift == 24 ? 0x80 : 0;
+/* Whether numbers from `least` to `range` above it differ, and are sorted; they are as they were if not. */
+static int sort_set(uint32_t *row, uint32_t *bits, int64_t n, uint32_t least, uint32_t range) {
+    __builtin_memset(bits, 0, (range / 32 + 1) * sizeof *bits);
+    uint32_t twice = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t at = row[i] - least, bit = 1u << at % 32;
+        twice |= bits[at / 32] & bit;
+        bits[at / 32] |= bit;
+    }
+    if (twice) return 0;
+    for (uint32_t word = 0; word <= range / 32; word++)
+        for (uint32_t rest = bits[word]; rest; rest &= rest - 1)
+            *row++ = least + word * 32 + (uint32_t)__builtin_ctz(rest);
+    return 1;
+}
+
+static void sort_digits(uint32_t *row, uint32_t *other, int64_t n, uint32_t least, uint32_t range) {
+    int bits = range ? 32 - __builtin_clz(range) : 0, digits = (bits + 7) / 8;
+    int width = digits ? (bits + digits - 1) / digits : 0;
+    uint32_t *from = row, *to = other, mask = (1u << width) - 1;
+    for (int shift = 0; shift < bits; shift += width) {
         int64_t before[257] = {0};
-        for (int64_t i = 0; i < n; i++) before[((from[i] >> shift & 0xff) ^ sign) + 1]++;
-        int is_one = n == 0;
-        for (int digit = 0; digit < 256; digit++) {
-            is_one = is_one || before[digit + 1] == n;
-            before[digit + 1] += before[digit];
-        }
-        if (is_one) continue; /* all have this byte */
-        for (int64_t i = 0; i < n; i++) to[before[(from[i] >> shift & 0xff) ^ sign]++] = from[i];
+        for (int64_t i = 0; i < n; i++) before[((from[i] - least) >> shift & mask) + 1]++;
+        for (uint32_t digit = 0; digit < mask; digit++) before[digit + 1] += before[digit];
+        for (int64_t i = 0; i < n; i++) to[before[(from[i] - least) >> shift & mask]++] = from[i];
         uint32_t *swapped = from;
         from = to, to = swapped;
     }
     if (from != row) __builtin_memcpy(row, from, (size_t)n * 4);
+}
+
+static void sort_row(uint32_t *row, uint32_t *other, int64_t n) {
+    const int32_t *numbers = (const int32_t *)row;
+    int32_t least = n ? numbers[0] : 0, greatest = least;
+    for (int64_t i = 0; i < n; i++) {
+        least = numbers[i] < least ? numbers[i] : least;
+        greatest = numbers[i] > greatest ? numbers[i] : greatest;
+    }
+    uint32_t range = (uint32_t)greatest - (uint32_t)least;
+    if (range / 32 < n && sort_set(row, other, n, (uint32_t)least, range)) return;
+    sort_digits(row, other, n, (uint32_t)least, range);
 }
 
 static void run_sort(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

@@ -5,7 +5,8 @@
 #include "ds_cpu_simd.h"
 
 /* sum_leading(x) -> y. Phase 0: an item is a row, a chunk of rows leaves its share in the workspace,
- * [chunks, D] in f64. Phase 1: an item is a column, the shares are added in their order. */
+ * [chunks, D] in f64, whole pairs in the order of the dtype's pairs. Phase 1: an item is a column, the
+ * shares are added in their order. */
 enum { X, Y };
 enum {
     CHUNK_ELEMENTS = 16 * 1024,
@@ -25,7 +26,7 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->phase[0].items = rows;
     out->phase[0].grain = grain;
     out->phase[1].items = d;
-    out->phase[1].grain = 1024;
+    out->phase[1].grain = 8 * PAIR;
     out->workspace_bytes = ds_div_up(rows, grain) * d * 8;
 }
 
@@ -51,17 +52,6 @@ DS_INLINE void add_rows(float *sums, const void *const *rows, int count, int64_t
     }
 }
 
-/* Adds the f32 sums, which are in the order of pairs of `t`, to the share. */
-DS_INLINE void add_sums(double *share, const float *sums, int64_t n, uint32_t t) {
-    int64_t whole = t == DS_BF16 ? n / PAIR * PAIR : 0, i = 0;
-    for (; i < whole; i += PAIR)
-        for (int64_t k = 0; k < DS_LANES; k++) {
-            share[i + 2 * k] += (double)sums[i + k];
-            share[i + 2 * k + 1] += (double)sums[i + DS_LANES + k];
-        }
-    for (; i < n; i++) share[i] += (double)sums[i];
-}
-
 DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0);
     ds_plan made;
@@ -84,24 +74,33 @@ DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_
                     if (count == AT_ONCE) add_rows(sums, rows, AT_ONCE, n, t);
                     else add_rows(sums, rows, count, n, t);
                 }
-                add_sums(share + column, sums, n, t);
+                for (int64_t i = 0; i < n; i++) share[column + i] += (double)sums[i];
             }
         }
     }
 }
 
+static void put_sum(const ds_tensor *y, int64_t i, float sum) { ds_store_first(1, y->data, i, ds_splat(sum), y->dtype); }
+
 static void run_columns(const ds_call *call, int64_t begin, int64_t end) {
-    const ds_tensor *y = ds_arg_tensor(call, Y, 0);
+    const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, Y, 0);
     ds_plan made;
     plan(call, &made);
-    int64_t d = ds_row_length(ds_arg_tensor(call, X, 0));
+    int64_t d = ds_row_length(x);
     const double *shares = call->workspace, *shares_end = shares + made.workspace_bytes / 8;
-    for (int64_t i = begin; i < end; i++) {
-        double sum = 0;
-        for (const double *share = shares; share < shares_end; share += d) sum += share[i];
-        float f = (float)sum;
-        if (y->dtype == DS_F32) ((float *)y->data)[i] = f;
-        else ((uint16_t *)y->data)[i] = y->dtype == DS_BF16 ? ds_f32_to_bf16(f) : ds_f32_to_f16(f);
+    for (int64_t i = begin; i < end; i += PAIR) {
+        int64_t n = ds_min(PAIR, end - i);
+        double sums[PAIR] = {0};
+        for (const double *share = shares + i; share < shares_end; share += d)
+            for (int64_t k = 0; k < n; k++) sums[k] += share[k];
+        float rounded[PAIR];
+        for (int64_t k = 0; k < n; k++) rounded[k] = (float)sums[k];
+        int in_turns = n == PAIR && x->dtype == DS_BF16;
+        if (n == PAIR && x->dtype == y->dtype) ds_store2(y->data, i, ds_load2(rounded, 0, DS_F32), y->dtype, 0);
+        else if (in_turns)
+            for (int64_t k = 0; k < PAIR; k++) put_sum(y, i + k, rounded[k / 2 + k % 2 * DS_LANES]);
+        else
+            for (int64_t k = 0; k < n; k++) put_sum(y, i + k, rounded[k]);
     }
 }
 

@@ -62,6 +62,21 @@ fn sorts(cases: &mut Vec<Case>, size: Size) {
             Case::new("token_sort_", format!("{shape:?} {what}"), make)
         };
         cases.push(below(4096, "of 4096"));
+        // What training makes: no token is kept twice. An odd step reaches each once.
+        if let Some(&kept) = shape.last().filter(|&&kept| kept <= 4096) {
+            let distinct = move |_: &mut Numbers| {
+                let ids = |at: i64| ((at / kept.max(1) + at % kept.max(1) * 1597) % 4096) as f64;
+                let count = shape.iter().product::<i64>();
+                let values: Vec<f64> = (0..count).map(ids).collect();
+                Ok(call(vec![HostTensor::from_f64(
+                    DType::I32,
+                    shape,
+                    &values,
+                )?]))
+            };
+            let name = format!("{shape:?} of 4096, distinct");
+            cases.push(Case::new("token_sort_", name, distinct));
+        }
         if size == Size::Small {
             cases.push(below(i64::from(i32::MAX), "of any size"));
             let both_signs = move |n: &mut Numbers| {

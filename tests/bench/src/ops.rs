@@ -103,7 +103,11 @@ fn row(
         RunsOn::Nothing => return Ok(()),
     };
     let traffic = placed[0].traffic();
-    let updates = op.schema().arguments().iter().any(|a| a.role == Role::InOut);
+    let updates = op
+        .schema()
+        .arguments()
+        .iter()
+        .any(|a| a.role == Role::InOut);
     let operations = case.operation_count();
     let copies = if beyond { copies(traffic.bytes()) } else { 1 };
     for _ in 1..copies {
@@ -124,16 +128,14 @@ fn row(
         &[]
     };
     let mut arithmetic = beyond.then(|| Peer::probe("fma 0")).transpose()?;
-    let torch = torch.and_then(
-        |torch| match torch.ask(&setup(op, &host, copies)) {
-            Ok(_) => Some(torch),
-            Err(e) if e.to_string().contains("no peer") => None,
-            Err(e) => {
-                eprintln!("{} {}: {e}", op.name(), case.name());
-                None
-            }
-        },
-    );
+    let torch = torch.and_then(|torch| match torch.ask(&setup(op, &host, copies)) {
+        Ok(_) => Some(torch),
+        Err(e) if e.to_string().contains("no peer") => None,
+        Err(e) => {
+            eprintln!("{} {}: {e}", op.name(), case.name());
+            None
+        }
+    });
 
     let mut sides: Vec<Side<'_>> = vec![Box::new(&mut ours)];
     sides.extend(loops.sides(bounds)?);
