@@ -13,6 +13,8 @@ enum { S_INDEX = 2, S_Y };
 enum {
     BLOCK = 4096, /* codes in a buffer of the first level of the caches */
     PAIR = 2 * DS_LANES,
+    FETCHED = 2048, /* bytes of a row by index that are asked for early; the processor foresees the rest */
+    ITEMS_AHEAD = 2,
 };
 
 typedef struct {
@@ -48,6 +50,13 @@ DS_INLINE int64_t source_of(shape s, int64_t group) {
     if (!s.index) return group;
     int64_t of_row = s.y->shape[1], from = ds_index_at(s.index, group / of_row);
     return from < 0 || from >= s.codes->shape[0] ? -1 : from * of_row + group % of_row;
+}
+
+/* Asks for the codes of a group, which lie anywhere where an index says so. */
+DS_INLINE void fetch_group(shape s, int64_t group) {
+    int64_t source = source_of(s, group), bytes = s.length / s.per * s.bytes;
+    const uint8_t *codes = (const uint8_t *)s.codes->data + ds_max(0, source) * bytes;
+    for (int64_t i = 0; i < ds_min(bytes, FETCHED); i += 64) __builtin_prefetch(codes + i, 0, 3);
 }
 
 /* Codes from bytes, from the least bit on; `n` of them fill whole bytes. */
@@ -118,6 +127,7 @@ DS_INLINE void run(const ds_call *call, shape s, int64_t begin, int64_t end, uin
     for (int64_t item = begin; item < end; item++) {
         int64_t group = item / s.chunks, at = item % s.chunks * CHUNK, stop = ds_min(at + CHUNK, s.length);
         int64_t source = source_of(s, group);
+        if (s.index && item + ITEMS_AHEAD < end) fetch_group(s, (item + ITEMS_AHEAD) / s.chunks);
         float step = source < 0 ? __builtin_nanf("") : steps[source];
         for (; at < stop; at += BLOCK) {
             int64_t n = ds_min(BLOCK, stop - at), to = group * s.length + at;
