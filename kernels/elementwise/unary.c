@@ -39,7 +39,7 @@ DS_INLINE void through_bits(const span *s, int flips) {
     int64_t bytes = s->n * ds_size(s->t), width = sizeof(ds_vec), step = s->step[0] * width;
     const ds_vec_u32 sign = (ds_vec_u32){0} + (s->t == DS_F32 ? 0x80000000 : 0x80008000);
     for (int64_t i = 0; i < bytes; i += width, x += step) {
-        ds_prefetch2(x, AHEAD, s->t, 1);
+        __builtin_prefetch(ds_at(x, AHEAD, s->t), 0, 3);
         ds_vec_u32 bits;
         __builtin_memcpy(&bits, x, sizeof bits);
         ds_put(y + i, flips ? bits ^ sign : bits & ~sign, s->streams);
