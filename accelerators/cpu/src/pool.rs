@@ -1,14 +1,16 @@
 //! The compute pool: one fork-join team that does the work of every stream.
 //!
-//! A job is a range of chunks. Idle workers spin for a moment, because the next kernel usually
-//! follows at once, and then park. Which thread takes a chunk never changes a result: chunk
-//! boundaries are the kernel's, and chunks do not share output.
+//! A job is a range of chunks, in pieces. Each thread takes pieces from a place of its own on, so that
+//! one call after another finds a tensor in the caches of the same cores, and then what others have not
+//! begun. Idle workers spin for a moment, because the next kernel usually follows at once, and then park.
+//! Which thread takes a chunk never changes a result: chunk boundaries are the kernel's, and chunks do
+//! not share output.
 
 use std::{
     hint,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
@@ -63,11 +65,17 @@ struct Team {
     job: AtomicPtr<Job<'static>>,
 }
 
+/// Words of [`Job::taken`].
+const WORDS: usize = 16;
+/// Pieces for a thread, where there are as many chunks: few enough to take, small enough to balance.
+const PIECES: usize = 8;
+
 struct Job<'a> {
-    next: AtomicUsize,
+    /// A bit for each piece.
+    taken: [AtomicU64; WORDS],
+    pieces: usize,
     chunks: usize,
-    /// Chunks taken at a time: few enough visits to `next`, small enough pieces to balance.
-    batch: usize,
+    threads: usize,
     run: &'a (dyn Fn(usize, usize) + Sync),
 }
 
@@ -96,11 +104,12 @@ impl Pool {
             return;
         }
         let _turn = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = (chunks / (self.threads * 8)).max(1);
+        let pieces = (self.threads * PIECES).min(WORDS * 64);
         let job = Job {
-            next: AtomicUsize::new(0),
+            taken: [const { AtomicU64::new(0) }; WORDS],
+            pieces: chunks.min(pieces),
             chunks,
-            batch,
+            threads: self.threads,
             run,
         };
         // The pointer outlives `'a` only in type: `close` below keeps this frame alive until the
@@ -116,7 +125,7 @@ impl Pool {
         }
         // Closes also when a chunk panics, so that no worker is left with a dangling job.
         let _close = Close(&self.team);
-        job.work();
+        job.work(0);
     }
 
     fn workers(&self) -> &[Worker] {
@@ -128,7 +137,7 @@ impl Pool {
                     let own = Arc::clone(&parked);
                     thread::Builder::new()
                         .name(format!("ds-cpu-{index}"))
-                        .spawn(move || team.serve(&own))
+                        .spawn(move || team.serve(index, &own))
                         .ok()
                         .map(|handle| Worker {
                             thread: handle.thread().clone(),
@@ -141,21 +150,28 @@ impl Pool {
 }
 
 impl Job<'_> {
-    fn work(&self) {
-        loop {
-            let begin = self.next.fetch_add(self.batch, Ordering::Relaxed);
-            if begin >= self.chunks {
-                return;
+    /// Takes what nobody has, from the share of this thread on; whether there was anything.
+    fn work(&self, thread: usize) -> bool {
+        let home = thread * self.pieces / self.threads;
+        let mut any = false;
+        for piece in (home..self.pieces).chain(0..home) {
+            let (word, bit) = (&self.taken[piece / 64], 1 << (piece % 64));
+            if word.load(Ordering::Relaxed) & bit == 0
+                && word.fetch_or(bit, Ordering::Relaxed) & bit == 0
+            {
+                let at = |piece| piece * self.chunks / self.pieces;
+                (self.run)(at(piece), at(piece + 1));
+                any = true;
             }
-            (self.run)(begin, (begin + self.batch).min(self.chunks));
         }
+        any
     }
 }
 
 impl Team {
-    fn serve(&self, parked: &AtomicBool) {
+    fn serve(&self, thread: usize, parked: &AtomicBool) {
         loop {
-            if spin_until(|| self.join()) {
+            if spin_until(|| self.join(thread)) {
                 continue;
             }
             parked.store(true, Ordering::SeqCst);
@@ -168,7 +184,7 @@ impl Team {
     }
 
     /// Works on the open job, if there is one with chunks left.
-    fn join(&self) -> bool {
+    fn join(&self, thread: usize) -> bool {
         let mut gate = self.gate.load(Ordering::Relaxed);
         loop {
             if gate & OPEN == 0 {
@@ -187,10 +203,9 @@ impl Team {
         // SAFETY: we entered while the gate was open, so the caller of `for_each` stays in its
         // frame, where the job lives, until we have left.
         let job = unsafe { &*self.job.load(Ordering::Relaxed) };
-        let mine = job.next.load(Ordering::Relaxed) < job.chunks;
-        job.work();
+        let any = job.work(thread);
         self.gate.fetch_sub(INSIDE, Ordering::Release);
-        mine
+        any
     }
 }
 
