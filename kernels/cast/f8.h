@@ -7,7 +7,6 @@
 #define F8_H
 
 #include "ds_cpu_math.h"
-#include "ds_cpu_narrow.h"
 
 #if DS_LANES == 4 /* much code there, too much to have it twice */
 #define F8_FN static __attribute__((noinline, optimize("no-tree-vectorize")))

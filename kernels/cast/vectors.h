@@ -6,6 +6,7 @@
 #ifndef VECTORS_H
 #define VECTORS_H
 
+#include "ds_cpu_narrow.h"
 #include "f8.h"
 
 /* Half as many lanes, twice as wide. */
