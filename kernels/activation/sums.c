@@ -49,7 +49,10 @@ DS_INLINE void bias_backward(const ds_call *call, uint32_t phase, int64_t begin,
         const void *from = ds_at(dy->data, ds_row_offset(dy, row), t);
         float *share = ds_share(call, row, rows, d, SUMS);
         int64_t i = 0;
-        for (; i + DS_PAIR <= d; i += DS_PAIR) ds_add2(share, i, ds_load2(from, i, t));
+        for (; i + DS_PAIR <= d; i += DS_PAIR) {
+            ds_fetch_row(from, i, t);
+            ds_add2(share, i, ds_load2(from, i, t));
+        }
         for (; i < d; i += DS_LANES) ds_add_first(d - i, share, i, ds_load_first(d - i, from, i, t));
     }
 }

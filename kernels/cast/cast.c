@@ -1,8 +1,9 @@
 /* Conversion between dtypes, on a CPU.
  *
  * Limit: memory. f32 to bf16 reads 4 bytes and writes 2 an element; a large result goes past the
- * caches. Between f32, bf16 and f16 an element passes through a register; all other pairs meet in the
- * first level of the caches, as pieces of f32, f64 or i64, whichever holds every value of the source.
+ * caches. From f32, to f32 and between bf16 and f16 an element passes through a register; all other pairs
+ * meet in the first level of the caches, as pieces of f32, f64 or i64, whichever holds every value of the
+ * source.
  */
 #include "ds_cpu_copy.h"
 #include "ds_cpu_strided.h"
@@ -10,7 +11,7 @@
 
 /* cast(x) -> y. An item is a block of a row of the collapsed call. */
 enum { X, Y };
-enum { BLOCK = 16 * 1024, PAIR = 2 * DS_LANES };
+enum { BLOCK = 16 * 1024 };
 
 static void plan(const ds_call *call, ds_plan *out) {
     ds_views v = ds_collapse(call, 2);
@@ -20,20 +21,18 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, BLOCK / ds_max(1, length));
 }
 
-/* Between float dtypes that vectors load and store. Pairs keep their order only within a dtype. */
-DS_INLINE void direct(const void *x, uint32_t a, void *y, uint32_t b, int64_t n, int streams) {
-    int64_t i = 0;
-    for (; i + PAIR <= n; i += PAIR) {
-        ds_vec2 v = {ds_load(x, i, a), ds_load(x, i + DS_LANES, a)};
-        if (b == DS_F32) {
-            ds_put(ds_at(y, i, b), (ds_vec_u32)v.a, streams);
-            ds_put(ds_at(y, i + DS_LANES, b), (ds_vec_u32)v.b, streams);
-        } else { /* as ds_store does: denormals stay */
-            ds_vec_u16 half[2] = {ds_vec_to_half(v.a, b), ds_vec_to_half(v.b, b)};
-            ds_put(ds_at(y, i, b), joined(half), streams);
-        }
+/* Whether a vector of one becomes a vector of the other, without a stop in memory. */
+static int is_direct(uint32_t a, uint32_t b) {
+    return a == DS_F32 || b == DS_F32 || (a <= DS_BF16 && b <= DS_BF16);
+}
+
+/* Whole vectors. */
+static void convert_whole(const void *x, uint32_t a, void *y, uint32_t b, int64_t n, int streams) {
+    if (is_direct(a, b)) {
+        convert_vectors(x, a, y, b, n, streams);
+        return;
     }
-    for (; i < n; i += DS_LANES) ds_store_first(n - i, y, i, ds_load_first(n - i, x, i, a), b);
+    for (int64_t i = 0; i < n; i += PIECE) convert_piece(ds_at(x, i, a), a, ds_at(y, i, b), b, ds_min(PIECE, n - i));
 }
 
 static void convert(const void *x, uint32_t a, void *y, uint32_t b, int64_t n, int streams) {
@@ -41,21 +40,13 @@ static void convert(const void *x, uint32_t a, void *y, uint32_t b, int64_t n, i
         ds_copy_bytes(y, x, 0, n * ds_size(a), streams);
         return;
     }
-    switch (a * 16 + b) {
-    case DS_F32 * 16 + DS_BF16: direct(x, DS_F32, y, DS_BF16, n, streams); return;
-    case DS_F32 * 16 + DS_F16: direct(x, DS_F32, y, DS_F16, n, streams); return;
-    case DS_BF16 * 16 + DS_F32: direct(x, DS_BF16, y, DS_F32, n, streams); return;
-    case DS_BF16 * 16 + DS_F16: direct(x, DS_BF16, y, DS_F16, n, streams); return;
-    case DS_F16 * 16 + DS_F32: direct(x, DS_F16, y, DS_F32, n, streams); return;
-    case DS_F16 * 16 + DS_BF16: direct(x, DS_F16, y, DS_BF16, n, streams); return;
-    }
-    _Alignas(64) char near[PIECE * 8];
-    for (int64_t i = 0; i < n; i += PIECE) {
-        int64_t m = ds_min(PIECE, n - i);
-        void *to = ds_at(y, i, b);
-        convert_piece(ds_at(x, i, a), a, streams ? near : to, b, m);
-        if (streams) ds_copy_bytes(to, near, 0, m * ds_size(b), 1);
-    }
+    int64_t rest = n % DS_LANES, whole = n - rest;
+    convert_whole(x, a, y, b, whole, streams);
+    if (rest == 0) return;
+    char from[DS_LANES * 8] = {0}, to[DS_LANES * 8];
+    __builtin_memcpy(from, ds_at(x, whole, a), (size_t)(rest * ds_size(a)));
+    convert_whole(from, a, to, b, DS_LANES, 0);
+    __builtin_memcpy(ds_at(y, whole, b), to, (size_t)(rest * ds_size(b)));
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

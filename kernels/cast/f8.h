@@ -7,7 +7,6 @@
 #define F8_H
 
 #include "ds_cpu_math.h"
-#include "ds_cpu_narrow.h"
 
 #if DS_LANES == 4 /* much code there, too much to have it twice */
 #define F8_FN static __attribute__((noinline, optimize("no-tree-vectorize")))
@@ -17,26 +16,20 @@
 
 /* DS_LANES codes as numbers: as f16, which holds all of f8e4m3 but for a factor of 2^8. */
 F8_FN ds_vec f8_load(const void *p, uint32_t dtype) {
+    /* With the sign extended to the left, a shift has all in place, but for one more copy of the sign. */
     ds_vec_u16 code;
 #if DS_LANES == 16
-    code = (ds_vec_u16)_mm256_cvtepu8_epi16(_mm_loadu_si128(p));
+    code = (ds_vec_u16)_mm256_cvtepi8_epi16(_mm_loadu_si128(p));
 #elif DS_LANES == 8
-    code = (ds_vec_u16)_mm_cvtepu8_epi16(_mm_loadl_epi64(p));
+    code = (ds_vec_u16)_mm_cvtepi8_epi16(_mm_loadl_epi64(p));
 #else
-    for (int i = 0; i < DS_LANES; i++) code[i] = ((const uint8_t *)p)[i];
+    for (int i = 0; i < DS_LANES; i++) code[i] = (uint16_t)((const int8_t *)p)[i];
 #endif
-    ds_vec_u16 half = dtype == DS_F8E5M2 ? code << 8 : (code & 0x80) << 8 | (code & 0x7f) << 7;
+    ds_vec_u16 half = dtype == DS_F8E5M2 ? code << 8 : code << 7 & 0xbfff;
     ds_vec v = ds_load(&half, 0, DS_F16);
     if (dtype == DS_F8E5M2) return v;
     v *= 256;
     return (ds_vec)((ds_vec_i32)v | ((ds_vabs(v) > 448) & 0x7fc00000));
-}
-
-/* The same of the first `n`; 0 in the others. */
-DS_INLINE ds_vec f8_load_first(int64_t n, const void *p, uint32_t dtype) {
-    uint8_t codes[DS_LANES] = {0};
-    if (n < DS_LANES) p = __builtin_memcpy(codes, p, (size_t)n);
-    return f8_load(p, dtype);
 }
 
 /* The codes nearest to `v`, ties to even, a lane each. */

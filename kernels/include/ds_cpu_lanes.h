@@ -33,6 +33,17 @@ DS_INLINE uint32_t ds_equal(ds_vec a, ds_vec b) { return DS_COMPARED(a, b, _CMP_
 
 #undef DS_COMPARED
 
+/* The same of integers. */
+DS_INLINE uint32_t ds_equal_i32(ds_vec_i32 a, ds_vec_i32 b) {
+#if DS_LANES == 16
+    return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+#elif DS_LANES == 8
+    return (uint32_t)_mm256_movemask_ps((__m256)(a == b));
+#else
+    return ds_sign_bits(a == b);
+#endif
+}
+
 /* The first `n` lanes of `v`, and `rest` in the others. */
 DS_INLINE ds_vec ds_fill_behind(int64_t n, ds_vec v, ds_vec rest) {
 #if DS_LANES == 16

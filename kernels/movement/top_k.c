@@ -1,7 +1,9 @@
 /* The greatest elements of rows, sorted, on a CPU.
  *
  * Limit: memory for long rows, where nearly every vector is behind all that is kept and is passed over by
- * one comparison. What is kept is a heap whose root is the last of it, at most as long as K.
+ * one comparison. What is kept is a heap whose root is the last of it, at most as long as K. Of a short row,
+ * where nearly every element would go through the heap by branches that nothing foresees, the greatest is
+ * looked for again and again.
  */
 #include "ds_cpu_lanes.h"
 
@@ -47,6 +49,59 @@ DS_INLINE float value_of(uint64_t rank) {
     return DS_FLOAT_OF(bits & 0x80000000 ? bits & 0x7fffffff : ~bits);
 }
 
+enum { SHORT = 16 * DS_LANES };
+
+/* The elements of a short row in the order of `rank_of`, as signed integers; INT32_MIN is none. */
+DS_INLINE ds_vec_i32 keys_of(const void *x, int64_t i, int64_t n, uint32_t t, ds_vec_i32 lane) {
+    ds_vec v = ds_load_first(n - i, x, i, t) + 0.0f;
+    ds_vec_i32 bits = (ds_vec_i32)v, nan = v != v, none = lane >= (int32_t)ds_min(n - i, DS_LANES);
+    ds_vec_i32 key = (bits ^ (bits >> 31 & INT32_MAX)) & ~nan;
+    return (((nan & INT32_MAX) | key) & ~none) | (none & INT32_MIN);
+}
+
+DS_INLINE ds_vec_i32 greater(ds_vec_i32 a, ds_vec_i32 b) {
+#if DS_LANES == 16 /* compilers make masks of what is compared */
+    return (ds_vec_i32)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#else
+    return ((a > b) & a) | (~(a > b) & b);
+#endif
+}
+
+DS_INLINE int32_t greatest(ds_vec_i32 keys) {
+#if DS_LANES == 16
+    return _mm512_reduce_max_epi32((__m512i)keys);
+#else
+    int32_t most = keys[0];
+    for (int i = 1; i < DS_LANES; i++) most = keys[i] > most ? keys[i] : most;
+    return most;
+#endif
+}
+
+/* The `k` first ones of `n`, in order, into `ranks`; of a short row. The dtype is asked each time. */
+static __attribute__((noinline)) void first_of_short(uint64_t *ranks, int64_t k, const void *x, int64_t n, uint32_t t) {
+    ds_vec_i32 lane, keys[SHORT / DS_LANES];
+    for (int i = 0; i < DS_LANES; i++) lane[i] = i;
+    if (t > DS_BF16) __builtin_unreachable();
+    int64_t vectors = ds_div_up(n, DS_LANES);
+    for (int64_t i = 0; i < vectors; i++) keys[i] = keys_of(x, i * DS_LANES, n, t, lane);
+    for (int64_t place = 0; place < ds_min(k, n); place++) {
+        ds_vec_i32 most = keys[0];
+        for (int64_t i = 1; i < vectors; i++) most = greater(most, keys[i]);
+        most = (ds_vec_i32){0} + greatest(most);
+        int64_t in = 0;
+        uint32_t found = 0;
+        for (int64_t i = vectors; i-- > 0;) { /* the first one that has it is the last that is taken */
+            uint32_t equal = ds_equal_i32(keys[i], most);
+            in = equal ? i : in;
+            found = equal ? equal : found;
+        }
+        int at = __builtin_ctz(found);
+        ds_vec_i32 taken = lane == at;
+        keys[in] = (keys[in] & ~taken) | (taken & INT32_MIN);
+        ranks[place] = rank_of(0, in * DS_LANES + at);
+    }
+}
+
 /* The `k` first ones of `n`, in order, into `heap`. */
 DS_INLINE void first_of(uint64_t *heap, int64_t k, const void *x, int64_t n, uint32_t t) {
     for (int64_t i = 0; i < k; i++) heap[i] = 0; /* behind everything */
@@ -87,7 +142,8 @@ DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_
     int64_t *indices = ds_arg_tensor(call, INDICES, 0)->data;
     for (int64_t row = begin; row < end; row++) {
         const char *from = ds_at(x->data, ds_row_offset(x, row), t);
-        first_of(heap, k, from, n, t);
+        if (n <= SHORT) first_of_short(heap, k, from, n, t);
+        else first_of(heap, k, from, n, t);
         for (int64_t i = 0; i < k; i++) {
             int64_t index = i < n ? index_of(heap[i]) : -1, at = row * k + i;
             indices[at] = index;

@@ -7,7 +7,11 @@
 /* nhwc_bias_add(x, bias) -> y, .._add(x, bias, other) -> y, .._bias_add(x, bias, other, other_bias) -> y.
  * An item is a row of channels. */
 enum { X, BIAS, OTHER, OTHER_BIAS };
-enum { CHUNK_ELEMENTS = 16 * 1024, PAIR = 2 * DS_LANES };
+enum {
+    CHUNK_ELEMENTS = 16 * 1024,
+    PAIR = 2 * DS_LANES,
+    AHEAD = 2048, /* elements from what is read to what is fetched */
+};
 
 static void plan(const ds_call *call, ds_plan *out) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0);
@@ -29,10 +33,13 @@ DS_INLINE ds_vec added(const ds_vec *v, uint32_t inputs) {
     return sum;
 }
 
+/* Fetches ahead where conversions leave too few lines on their way. */
 DS_INLINE void add_row(arrays at, uint32_t inputs, int64_t n, uint32_t t, int streams) {
     int64_t i = 0;
     ds_vec a[4], b[4];
     for (; i + PAIR <= n; i += PAIR) {
+        if (t != DS_F32) ds_prefetch2(at.in[X], i + AHEAD, t, 1);
+        if (t != DS_F32 && inputs > OTHER) ds_prefetch2(at.in[OTHER], i + AHEAD, t, 1);
         for (uint32_t k = 0; k < inputs; k++) {
             ds_vec2 v = ds_load2(at.in[k], i, t);
             a[k] = v.a, b[k] = v.b;

@@ -145,11 +145,14 @@ fn greatest(cases: &mut Vec<Case>, size: Size) {
             };
             cases.push(Case::new("top_k", name, make).operations(1.0, shape));
         }
-        if size == Size::Small {
-            let name = format!("{dtype} [3, 40] k 9, zeros, infinities, NaN");
+        if size != Size::Small {
+            continue;
+        }
+        for width in [40, 400] {
+            let name = format!("{dtype} [3, {width}] k 9, zeros, infinities, NaN");
             cases.push(Case::new("top_k", name, move |n| {
-                let values: Vec<f64> = (0..120)
-                    .map(|index| match (index / 40, index % 40) {
+                let values: Vec<f64> = (0..3 * width)
+                    .map(|index| match (index / width, index % width) {
                         (0, column) => [0.0, -0.0][column % 2],
                         (1, 3 | 17 | 33) => f64::NAN,
                         (1, 5) => f64::INFINITY,
@@ -157,7 +160,8 @@ fn greatest(cases: &mut Vec<Case>, size: Size) {
                         _ => n.draw(),
                     })
                     .collect();
-                Ok(kept(HostTensor::from_f64(dtype, &[3, 40], &values)?, 9))
+                let shape = [3, i64::try_from(width).unwrap_or(0)];
+                Ok(kept(HostTensor::from_f64(dtype, &shape, &values)?, 9))
             }));
         }
     }
