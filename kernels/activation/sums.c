@@ -27,9 +27,10 @@ static void residual_add(const ds_call *call, uint32_t phase, int64_t begin, int
     (void)phase;
     ds_vec residual_scale = ds_splat((float)call->scalars[0].f), attention_scale = ds_splat((float)call->scalars[1].f);
     DS_ELEMENTWISE(call, RESIDUAL_ADD, begin, end, at, i, t, streams, {
-        DS_ASK_EACH_TIME(t, streams);
-        for (int64_t stop = i + DS_TILE; i < stop; i += DS_PAIR)
+        for (int64_t stop = i + DS_TILE; i < stop; i += DS_PAIR) {
+            DS_ASK_EACH_TIME(t, streams);
             residual_pair(&at, i, t, streams, residual_scale, attention_scale);
+        }
     });
 }
 

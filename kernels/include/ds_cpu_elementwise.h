@@ -111,13 +111,6 @@ DS_ONCE void ds_rest_back(const ds_rest *rest, const ds_block *at, int64_t i, ui
         if (at->out[a]) __builtin_memcpy(ds_at(at->out[a], i, t), rest->out[a], (size_t)((at->count - i) * ds_size(t)));
 }
 
-/* Fetches what is soon read of an input of all rows. f32, of which a line is read sooner, come near in two
- * steps. */
-DS_INLINE void ds_fetch_pair(const void *x, int64_t i, uint32_t t) {
-    if (t == DS_F32) ds_prefetch2(x, i + 2 * DS_AHEAD, t, 2);
-    ds_prefetch2(x, i + (t == DS_F32 ? DS_AHEAD / 4 : DS_AHEAD), t, 1);
-}
-
 DS_INLINE ds_vec2 ds_add_pair(ds_vec2 a, ds_vec2 b) { return (ds_vec2){a.a + b.a, a.b + b.b}; }
 
 /* Pair `i` of an input of all rows plus that of a vector, where there is one. */
