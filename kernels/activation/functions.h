@@ -5,7 +5,7 @@
 #include "ds_cpu_elementwise.h"
 #include "ds_cpu_math.h"
 
-enum { IDENTITY, RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID };
+enum { IDENTITY, RELU, GELU, GELU_TANH, SILU, TANH, SIGMOID, HALF /* added: for results of 16 bits */ };
 
 typedef struct {
     ds_vec value, slope;
@@ -67,16 +67,93 @@ DS_INLINE function function_of(ds_vec x, int kind) {
     }
 }
 
-/* `WITH_KIND(k, kind, body(..., k))`: the statement with `k` a constant. */
-#define WITH_KIND(k, kind, statement)            \
-    switch (kind) {                              \
-    case IDENTITY: DS_WITH(k, IDENTITY, statement) \
-    case RELU: DS_WITH(k, RELU, statement)       \
-    case GELU: DS_WITH(k, GELU, statement)       \
-    case GELU_TANH: DS_WITH(k, GELU_TANH, statement) \
-    case SILU: DS_WITH(k, SILU, statement)       \
-    case TANH: DS_WITH(k, TANH, statement)       \
-    case SIGMOID: DS_WITH(k, SIGMOID, statement) \
+/* The share of a normal distribution above x >= 0. Its logarithm is fitted, so that what is right is a
+ * share of it. */
+DS_INLINE ds_vec half_normal_tail(ds_vec x) {
+    ds_vec p = ds_vfma(ds_splat(-3.1135272e-4f), x, ds_splat(5.7379184e-3f));
+    p = ds_vfma(p, x, ds_splat(-4.7933124e-2f));
+    p = ds_vfma(p, x, ds_splat(-4.6454352e-1f));
+    p = ds_vfma(p, x, ds_splat(-1.1489660f));
+    return ds_vexp2_half(ds_vfma(p, x, ds_splat(-1.0001411f)));
+}
+
+/* The slope of gelu at -x for x >= 0, over exp(-x^2 / 2) and over what x lacks to where it is 0. */
+DS_INLINE ds_vec half_gelu_slope(ds_vec x) {
+    ds_vec p = ds_vfma(ds_splat(6.4052839e-5f), x, ds_splat(-1.1105932e-3f));
+    p = ds_vfma(p, x, ds_splat(8.1051237e-3f));
+    p = ds_vfma(p, x, ds_splat(-3.3343095e-2f));
+    p = ds_vfma(p, x, ds_splat(8.9368504e-2f));
+    p = ds_vfma(p, x, ds_splat(-1.7470080e-1f));
+    return ds_vfma(p, x, ds_splat(6.6499850e-1f));
+}
+
+/* 1 / (1 + 2^power) */
+DS_INLINE ds_vec half_share(ds_vec power) { return ds_vinverse_half(1 + ds_vexp2_half(power)); }
+
+/* s + s (1 - s) x inner for s = 1 / (1 + 2^power), as s^2 (1 + 2^power + 2^power x inner): what is near 0
+ * lacks nothing but what s^2 does. */
+DS_INLINE ds_vec half_slope(ds_vec power, ds_vec x, ds_vec inner) {
+    ds_vec e = ds_vexp2(power), s = ds_vinverse_half(1 + e);
+    return s * (s * ds_vfma(e * x, inner, 1 + e));
+}
+
+/* f(x) and f'(x) as results of 16 bits need them, in two thirds of the operations. The largest errors found
+ * over all arguments of f16 and bf16, against f64, are 2^-12.3 of the result, and 4e-8 of what is below 1e-4. */
+DS_INLINE function half_function_of(ds_vec x, int kind) {
+    const ds_vec one = ds_splat(1);
+    switch (kind) {
+    case GELU: {
+        ds_vec size = ds_vmin(ds_splat(16), ds_vabs(x)); /* beyond, what f32 holds of a tail is 0 */
+        ds_vec bell = ds_vexp2_half(size * size * -0x1.715476p-1f);
+        ds_vec below = bell * (ds_splat(0.75179154f) - ds_vabs(x)) * half_gelu_slope(size);
+        return (function){ds_vfma(-size, half_normal_tail(size), ds_vmax(ds_splat(0), x)),
+                          ds_vsigned(x, below, one - below)};
     }
+    case GELU_TANH: {
+        const float scale = -0x1.715476p+0f * SQRT_8_PI;
+        ds_vec power = x * ds_vfma(x * x, ds_splat(scale * CUBE), ds_splat(scale));
+        /* Beyond 8 the slope is 0 or 1, and before that nothing is infinite. */
+        ds_vec near = ds_vmax(ds_splat(-8), x), square = ds_vmin(ds_splat(64), x * x);
+        ds_vec inner = ds_vfma(square, ds_splat(3 * SQRT_8_PI * CUBE), ds_splat(SQRT_8_PI));
+        ds_vec near_power = near * ds_vfma(square, ds_splat(scale * CUBE), ds_splat(scale));
+        return (function){x * half_share(power), half_slope(near_power, near, inner)};
+    }
+    case SILU: {
+        const float scale = -0x1.715476p+0f;
+        ds_vec near = ds_vmax(ds_splat(-64), x); /* below, the slope is 0 and the power may be infinite */
+        return (function){x * half_share(x * scale), half_slope(near * scale, near, one)};
+    }
+    default: return function_of(x, kind);
+    }
+}
+
+/* What a call's kind is for results of dtype `t`. */
+DS_INLINE int64_t kind_for(const ds_call *call, uint32_t t) {
+    int64_t kind = call->attributes[0].i;
+    return t != DS_F32 && kind >= GELU && kind <= SILU ? HALF + kind : kind;
+}
+
+DS_INLINE function function_for(ds_vec x, int kind) {
+    return kind > HALF ? half_function_of(x, kind - HALF) : function_of(x, kind);
+}
+
+/* `WITH_KIND(k, kind, statement)`: the statement with `k` a constant. */
+#define WITH_KIND(k, kind, statement)                              \
+    switch (kind) {                                                \
+    case IDENTITY: DS_WITH(k, IDENTITY, statement)                 \
+    case RELU: DS_WITH(k, RELU, statement)                         \
+    case GELU: DS_WITH(k, GELU, statement)                         \
+    case GELU_TANH: DS_WITH(k, GELU_TANH, statement)               \
+    case SILU: DS_WITH(k, SILU, statement)                         \
+    case TANH: DS_WITH(k, TANH, statement)                         \
+    case SIGMOID: DS_WITH(k, SIGMOID, statement)                   \
+    case HALF + GELU: DS_WITH(k, HALF + GELU, statement)           \
+    case HALF + GELU_TANH: DS_WITH(k, HALF + GELU_TANH, statement) \
+    case HALF + SILU: DS_WITH(k, HALF + SILU, statement)           \
+    }
+
+/* The same for each vector `v` of a tile. */
+#define EACH_OF(v, k, kind, statement) \
+    WITH_KIND(k, kind, for (int v = 0; v < DS_TILE_VECTORS; v++) statement)
 
 #endif

@@ -11,11 +11,11 @@ static const ds_elementwise RESIDUAL_ADD = {.matrices = 3, .vectors = 2, .output
 
 DS_INLINE void residual_pair(const ds_block *at, int64_t i, uint32_t t, int streams, ds_vec residual_scale,
                              ds_vec attention_scale) {
-    ds_vec2 v = ds_load2(at->in[X], i, t), r = ds_biased(at->in[RESIDUAL], at->in[BIAS], i, t);
+    ds_vec2 v = ds_biased(at->in[X], 0, i, t), r = ds_biased(at->in[RESIDUAL], at->in[BIAS], i, t);
     if (at->in[ATTENTION_BIAS]) r = ds_add_pair(r, ds_load2(at->in[ATTENTION_BIAS], i, t));
     v = (ds_vec2){ds_vfma(r.a, residual_scale, v.a), ds_vfma(r.b, residual_scale, v.b)};
     if (at->in[ATTENTION]) {
-        ds_vec2 a = ds_load2(at->in[ATTENTION], i, t);
+        ds_vec2 a = ds_biased(at->in[ATTENTION], 0, i, t);
         v = (ds_vec2){ds_vfma(a.a, attention_scale, v.a), ds_vfma(a.b, attention_scale, v.b)};
     }
     ds_store2(at->out[0], i, v, t, streams);
@@ -26,8 +26,12 @@ static void residual_plan(const ds_call *call, ds_plan *out) { ds_plan_elementwi
 static void residual_add(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     ds_vec residual_scale = ds_splat((float)call->scalars[0].f), attention_scale = ds_splat((float)call->scalars[1].f);
-    DS_ELEMENTWISE(call, RESIDUAL_ADD, begin, end, at, i, t, streams,
-                   residual_pair(&at, i, t, streams, residual_scale, attention_scale));
+    DS_ELEMENTWISE(call, RESIDUAL_ADD, begin, end, at, i, t, streams, {
+        for (int64_t stop = i + DS_TILE; i < stop; i += DS_PAIR) {
+            DS_ASK_EACH_TIME(t, streams);
+            residual_pair(&at, i, t, streams, residual_scale, attention_scale);
+        }
+    });
 }
 
 /* bias_backward(dy) -> dbias */

@@ -66,8 +66,9 @@ DS_INLINE ds_vec2 kept2(ds_vec2 v, const uint32_t *words, const keep *k, uint32_
     return (ds_vec2){kept(v.a, w[0], k), kept(v.b, w[1], k)};
 }
 
-/* Drawn at a time: so few that the processor draws the next ones while it waits for these elements. */
-enum { TILE = 8 * DS_RANDOM_STEP };
+/* Drawn at a time: of f32, which memory limits, so few that the processor draws the next ones while it waits
+ * for these elements. Half types wait for the words, and the more of these at a time the better. */
+DS_INLINE int64_t drawn_at_a_time(uint32_t t) { return t == DS_F32 ? 2 * DS_RANDOM_STEP : 8 * DS_RANDOM_STEP; }
 
 DS_INLINE void dropout_rows(const ds_call *call, ds_elementwise e, int64_t begin, int64_t end, uint32_t t) {
     const keep k = keep_of(call);
@@ -80,15 +81,13 @@ DS_INLINE void dropout_rows(const ds_call *call, ds_elementwise e, int64_t begin
         const ds_block whole = ds_block_at(call, e, &blocks, block, t);
         const void *residual = e.vectors ? whole.in[1] : 0, *bias = e.vectors ? whole.in[2] : 0;
         const int streams = large && ds_aligned(whole.out[0]);
-        for (int64_t tile = 0; tile < whole.count; tile += TILE) {
-            int64_t stop = ds_min(tile + TILE, whole.count), i = tile;
+        for (int64_t tile = 0; tile < whole.count; tile += drawn_at_a_time(t)) {
+            int64_t stop = ds_min(tile + drawn_at_a_time(t), whole.count), i = tile;
             uint64_t position = k.offset + (uint64_t)(whole.index + tile);
             const uint32_t *words = ds_random_words(&random, k.seed, position, stop - tile);
             for (; i + DS_PAIR <= stop; i += DS_PAIR) {
-                ds_fetch_row(whole.in[0], i, t);
-                if (residual) ds_fetch_row(residual, i, t);
                 ds_vec2 v = kept2(ds_biased(whole.in[0], bias, i, t), words + (i - tile), &k, t);
-                if (residual) v = ds_add_pair(v, ds_load2(residual, i, t));
+                if (residual) v = ds_add_pair(v, ds_biased(residual, 0, i, t));
                 ds_store2(whole.out[0], i, v, t, streams);
             }
             if (i == stop) continue;

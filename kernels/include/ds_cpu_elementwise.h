@@ -10,7 +10,12 @@
 /* What is called once a block, and would only be compiled again for every function. */
 #define DS_ONCE __attribute__((noinline, unused)) static
 
-enum { DS_MOST_INPUTS = 5, DS_MOST_OUTPUTS = 2 };
+enum {
+    DS_MOST_INPUTS = 5,
+    DS_MOST_OUTPUTS = 2,
+    DS_TILE = 4 * DS_PAIR, /* elements taken at a time */
+    DS_TILE_VECTORS = DS_TILE / DS_LANES,
+};
 
 /* The arguments of a call by what they are: matrices [S..., D], then vectors [D], then outputs. */
 typedef struct {
@@ -82,13 +87,13 @@ DS_ONCE ds_block ds_block_at(const ds_call *call, ds_elementwise e, const ds_blo
     return at;
 }
 
-/* The rest of a block, less than a pair, with room around it: an elementwise loop has one body. */
+/* The rest of a block, less than a tile, with room around it: an elementwise loop has one body. */
 typedef struct {
-    uint32_t in[DS_MOST_INPUTS][DS_PAIR], out[DS_MOST_OUTPUTS][DS_PAIR];
+    uint32_t in[DS_MOST_INPUTS][DS_TILE], out[DS_MOST_OUTPUTS][DS_TILE];
 } ds_rest;
 
 DS_ONCE ds_block ds_rest_of(ds_rest *rest, const ds_block *at, int64_t i, uint32_t t) {
-    ds_block copy = {.index = at->index + i, .count = DS_PAIR};
+    ds_block copy = {.index = at->index + i, .count = DS_TILE};
     size_t bytes = (size_t)((at->count - i) * ds_size(t));
     for (int a = 0; a < DS_MOST_INPUTS; a++) {
         if (!at->in[a]) continue;
@@ -108,13 +113,45 @@ DS_ONCE void ds_rest_back(const ds_rest *rest, const ds_block *at, int64_t i, ui
 
 DS_INLINE ds_vec2 ds_add_pair(ds_vec2 a, ds_vec2 b) { return (ds_vec2){a.a + b.a, a.b + b.b}; }
 
-/* Pair `i` of an input plus that of a vector, where there is one. */
+/* Pair `i` of an input of all rows plus that of a vector, where there is one. */
 DS_INLINE ds_vec2 ds_biased(const void *x, const void *bias, int64_t i, uint32_t t) {
+    ds_fetch_pair(x, i, t);
     ds_vec2 v = ds_load2(x, i, t);
     return bias ? ds_add_pair(v, ds_load2(bias, i, t)) : v;
 }
 
-/* `DS_ELEMENTWISE(call, e, begin, end, at, i, t, streams, pair(...))`: the statement for each pair of
+/* A tile of f32, on the stack. What is done to it has no dtype, and needs no loop of its own for each:
+ * the dtype is asked once a tile, on the way to it and from it. So few fit in the window of a processor,
+ * which computes one while it waits for the next. */
+typedef struct {
+    ds_vec v[DS_TILE_VECTORS];
+} ds_tile;
+
+/* Tile `i` of an input plus that of a vector, where there is one. */
+DS_ONCE void ds_load_tile(ds_tile *to, const void *x, const void *bias, int64_t i, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, for (int v = 0; v < DS_TILE_VECTORS; v += 2) {
+        ds_vec2 pair = ds_biased(x, bias, i + v * DS_LANES, t);
+        to->v[v] = pair.a;
+        to->v[v + 1] = pair.b;
+    });
+}
+
+DS_ONCE void ds_store_tile(void *y, int64_t i, const ds_tile *from, uint32_t dtype, int streams) {
+    DS_WITH_FLOAT(t, dtype, for (int v = 0; v < DS_TILE_VECTORS; v += 2) {
+        ds_store2(y, i + v * DS_LANES, (ds_vec2){from->v[v], from->v[v + 1]}, t, streams);
+    });
+}
+
+/* The same times tile `i` of an input plus that of a vector, where there is one. */
+DS_ONCE void ds_store_product(void *y, int64_t i, const ds_tile *from, const void *x, const void *bias,
+                              uint32_t dtype, int streams) {
+    DS_WITH_FLOAT(t, dtype, for (int v = 0; v < DS_TILE_VECTORS; v += 2) {
+        ds_vec2 by = ds_biased(x, bias, i + v * DS_LANES, t);
+        ds_store2(y, i + v * DS_LANES, (ds_vec2){from->v[v] * by.a, from->v[v + 1] * by.b}, t, streams);
+    });
+}
+
+/* `DS_ELEMENTWISE(call, e, begin, end, at, i, t, streams, tile(...))`: the statement for each tile of
  * the blocks from `begin` to `end`, of the block `at` from its element `i`. The dtype `t` is asked at
  * run time: one body a function rather than three. */
 #define DS_ELEMENTWISE(call, e, begin, end, at, i, t, streams, statement)                     \
@@ -129,13 +166,9 @@ DS_INLINE ds_vec2 ds_biased(const void *x, const void *bias, int64_t i, uint32_t
             int streams = large_;                                                             \
             for (int a_ = 0; a_ < DS_MOST_OUTPUTS; a_++) streams &= ds_aligned(at.out[a_]);   \
             ds_rest rest_;                                                                    \
-            for (int64_t from_ = 0; from_ < whole_.count; from_ += DS_PAIR) {                 \
+            for (int64_t from_ = 0; from_ < whole_.count; from_ += DS_TILE) {                 \
                 int64_t i = from_;                                                            \
-                DS_ASK_EACH_TIME(t, streams);                                                 \
-                if (t > DS_BF16) __builtin_unreachable();                                     \
-                for (int a_ = 0; a_ < (e).matrices; a_++)                                     \
-                    if (at.in[a_]) ds_fetch_row(at.in[a_], i, t);                             \
-                int is_rest_ = whole_.count - from_ < DS_PAIR;                                \
+                int is_rest_ = whole_.count - from_ < DS_TILE;                                \
                 if (is_rest_) {                                                               \
                     at = ds_rest_of(&rest_, &whole_, from_, t);                               \
                     i = 0;                                                                    \

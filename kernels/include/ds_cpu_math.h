@@ -210,4 +210,25 @@ DS_INLINE ds_vec ds_vsigmoid(ds_vec x) {
 #endif
 }
 
+/* What results of 16 bits need: 2^x right to 2^-13 of it, and 1 / d to 2^-14. Infinities are like those of
+ * ds_vexp2. */
+DS_INLINE ds_vec ds_vexp2_half(ds_vec x) {
+#if DS_LANES == 16 && defined(__AVX512DQ__)
+    ds_vec f = (ds_vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF); /* f from 0 to 1 */
+    ds_vec p = ds_vfma(ds_splat(7.802467e-2f), f, ds_splat(2.2606728e-1f));
+    p = ds_vfma(p, f, ds_splat(6.9583329e-1f));
+    return ds_vscale(ds_vfma(p, f, ds_splat(9.9992523e-1f)), x);
+#else
+    return ds_vexp2(x);
+#endif
+}
+
+DS_INLINE ds_vec ds_vinverse_half(ds_vec d) {
+#if DS_LANES == 16
+    return (ds_vec)_mm512_rcp14_ps((__m512)d);
+#else
+    return 1 / d;
+#endif
+}
+
 #endif

@@ -148,12 +148,12 @@ DS_INLINE sums row_of(const gradient *to, const source *from, const source *next
         block_sums block = {.plain = {{0}, {0}}};
         for (; i + DS_PAIR <= end; i += DS_PAIR) {
             if (next->x) {
-                ds_fetch_row(next->dy, i, t);
-                ds_fetch_row(next->x, i, t);
+                ds_fetch_pair(next->dy, i, t);
+                ds_fetch_pair(next->x, i, t);
                 add_pair(&block, next, weight, i, t);
             }
             if (!from->x) continue;
-            if (from->dsum) ds_fetch_row(from->dsum, i, t);
+            if (from->dsum) ds_fetch_pair(from->dsum, i, t);
             write_pair(to, from, weight, i, t, streams);
         }
         for (; i < end; i += DS_LANES) {

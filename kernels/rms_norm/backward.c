@@ -103,12 +103,12 @@ DS_INLINE double row_of(const gradient *to, source from, source next, const void
         for (; i + DS_PAIR <= end; i += DS_PAIR) {
             ds_vec2 w = ds_load2(weight, i, t);
             if (next.x) {
-                ds_fetch_row(next.dy, i, t);
-                ds_fetch_row(next.x, i, t);
+                ds_fetch_pair(next.dy, i, t);
+                ds_fetch_pair(next.x, i, t);
                 sum = add_products(sum, next, w, i, t);
             }
             if (!from.x) continue;
-            if (from.dsum) ds_fetch_row(from.dsum, i, t);
+            if (from.dsum) ds_fetch_pair(from.dsum, i, t);
             write_pair(to, from, w, i, t, streams);
         }
         for (; i < end; i += DS_LANES) {
