@@ -98,7 +98,8 @@ DS_INLINE ds_vec half_slope(ds_vec power, ds_vec x, ds_vec inner) {
 }
 
 /* f(x) and f'(x) as results of 16 bits need them, in two thirds of the operations. The largest errors found
- * over all arguments of f16 and bf16, against f64, are 2^-12.3 of the result, and 4e-8 of what is below 1e-4. */
+ * over all arguments of f16 and bf16, against f64, are 2^-12.3 of the result, and 4e-8 of what is below 1e-4.
+ * At -infinity, where all else is NaN as in PyTorch, the slopes of gelu_tanh and silu are their limit, 0. */
 DS_INLINE function half_function_of(ds_vec x, int kind) {
     const ds_vec one = ds_splat(1);
     switch (kind) {
@@ -106,7 +107,8 @@ DS_INLINE function half_function_of(ds_vec x, int kind) {
         ds_vec size = ds_vmin(ds_splat(16), ds_vabs(x)); /* beyond, what f32 holds of a tail is 0 */
         ds_vec bell = ds_vexp2_half(size * size * -0x1.715476p-1f);
         ds_vec below = bell * (ds_splat(0.75179154f) - ds_vabs(x)) * half_gelu_slope(size);
-        return (function){ds_vfma(-size, half_normal_tail(size), ds_vmax(ds_splat(0), x)),
+        ds_vec factor = ds_vabs(ds_vmin(ds_splat(16), x)); /* infinite, as x, only where the tail is all there is */
+        return (function){ds_vfma(-factor, half_normal_tail(size), ds_vmax(ds_splat(0), x)),
                           ds_vsigned(x, below, one - below)};
     }
     case GELU_TANH: {

@@ -65,9 +65,10 @@ fn sorts(cases: &mut Vec<Case>, size: Size) {
         // What training makes: no token is kept twice. An odd step reaches each once.
         if let Some(&kept) = shape.last().filter(|&&kept| kept <= 4096) {
             let distinct = move |_: &mut Numbers| {
-                let ids = |at: i64| ((at / kept.max(1) + at % kept.max(1) * 1597) % 4096) as f64;
-                let count = shape.iter().product::<i64>();
-                let values: Vec<f64> = (0..count).map(ids).collect();
+                let count = i32::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+                let kept = i32::try_from(kept).unwrap_or(0).max(1);
+                let id = |at: i32| f64::from((at / kept + at % kept * 1597) % 4096);
+                let values: Vec<f64> = (0..count).map(id).collect();
                 Ok(call(vec![HostTensor::from_f64(
                     DType::I32,
                     shape,
