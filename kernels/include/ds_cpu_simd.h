@@ -222,6 +222,8 @@ DS_INLINE ds_vec_u32 ds_f16_pair(ds_vec2 v) {
     ds_vec_u16 half[2] = {ds_vec_to_half(v.a, DS_F16), ds_vec_to_half(v.b, DS_F16)};
 #if DS_LANES == 16 /* compilers take the way through memory, and the load waits for both stores */
     return (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
+#elif DS_LANES == 8
+    return (ds_vec_u32)_mm256_inserti128_si256(_mm256_castsi128_si256((__m128i)half[0]), (__m128i)half[1], 1);
 #else
     ds_vec_u32 bits;
     __builtin_memcpy(&bits, half, sizeof bits);

@@ -17,18 +17,13 @@ def _unary(f):
     return lambda x, y: [lambda: f(x, out=y)]
 
 
-neg, abs, sqrt, rsqrt = map(_unary, (torch.neg, torch.abs, torch.sqrt, torch.rsqrt))
-square, reciprocal = map(_unary, (torch.square, torch.reciprocal))
+def _positive(f):
+    """Of positive numbers, as the op has them: what makes a NaN goes another way."""
+    return lambda x, y: [lambda x=x.abs_(): f(x, out=y)]
 
 
-# Of positive numbers, as the op has them: a NaN is another way through a logarithm.
-def exp(x, y):
-    return [lambda: torch.exp(x, out=y)]
-
-
-def log(x, y):
-    x.abs_()
-    return [lambda: torch.log(x, out=y)]
+neg, abs, exp, square, reciprocal = map(_unary, (torch.neg, torch.abs, torch.exp, torch.square, torch.reciprocal))
+sqrt, rsqrt, log = map(_positive, (torch.sqrt, torch.rsqrt, torch.log))
 
 
 def scale(x, y, factor, shift):
