@@ -80,8 +80,6 @@ DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_
     }
 }
 
-static void put_sum(const ds_tensor *y, int64_t i, float sum) { ds_store_first(1, y->data, i, ds_splat(sum), y->dtype); }
-
 static void run_columns(const ds_call *call, int64_t begin, int64_t end) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, Y, 0);
     ds_plan made;
@@ -95,12 +93,15 @@ static void run_columns(const ds_call *call, int64_t begin, int64_t end) {
             for (int64_t k = 0; k < n; k++) sums[k] += share[k];
         float rounded[PAIR];
         for (int64_t k = 0; k < n; k++) rounded[k] = (float)sums[k];
+        if (n == PAIR && x->dtype == y->dtype) {
+            ds_store2(y->data, i, ds_load2(rounded, 0, DS_F32), y->dtype, 0);
+            continue;
+        }
         int in_turns = n == PAIR && x->dtype == DS_BF16;
-        if (n == PAIR && x->dtype == y->dtype) ds_store2(y->data, i, ds_load2(rounded, 0, DS_F32), y->dtype, 0);
-        else if (in_turns)
-            for (int64_t k = 0; k < PAIR; k++) put_sum(y, i + k, rounded[k / 2 + k % 2 * DS_LANES]);
-        else
-            for (int64_t k = 0; k < n; k++) put_sum(y, i + k, rounded[k]);
+        for (int64_t k = 0; k < n; k++) {
+            float sum = rounded[in_turns ? k / 2 + k % 2 * DS_LANES : k];
+            ds_store_first(1, y->data, i + k, ds_splat(sum), y->dtype);
+        }
     }
 }
 
