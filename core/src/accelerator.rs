@@ -8,10 +8,12 @@ use std::{
 };
 
 use ds_abi::DsPluginEntry;
-use ds_schema::{Kernel, KernelFile};
+use ds_schema::Kernel;
 
 use crate::{
-    Device, DeviceInfo, Error, ErrorKind, Result, op,
+    Device, DeviceInfo, Error, ErrorKind, Result,
+    kernels::{KernelEntry, Kernels},
+    op::Op,
     plugin::{self, Plugin, call::call},
     trust::FileIdentity,
 };
@@ -22,7 +24,7 @@ pub struct Accelerator(&'static Inner);
 
 struct Inner {
     plugin: &'static Plugin,
-    kernels: Vec<Kernel>,
+    kernels: Kernels,
     devices: Mutex<BTreeMap<u32, Device>>,
 }
 
@@ -39,35 +41,23 @@ impl Accelerator {
     /// Loads the plugin that serves the accelerator `name`. Load each one once.
     ///
     /// # Errors
-    /// Why the plugin cannot be opened or does not agree, or which kernel description is wrong.
+    /// Why the plugin cannot be opened or does not agree.
     pub(crate) fn load(
         name: &str,
         source: Source<'_>,
-        kernel_files: impl IntoIterator<Item = KernelFile>,
+        kernels: impl IntoIterator<Item = KernelEntry>,
     ) -> Result<Self> {
-        let entry = match source {
-            Source::Linked(entry) => entry,
-            Source::File(path, checked) => plugin::open(path, checked)?,
+        let (entry, others) = match source {
+            // The `kernel.json` of an op family has the kernels of every accelerator.
+            Source::Linked(entry) => (entry, log::Level::Debug),
+            Source::File(path, checked) => (plugin::open(path, checked)?, log::Level::Warn),
         };
-        let mut kernels = Vec::new();
-        for file in kernel_files {
-            for kernel in file.kernels.into_iter().filter(|k| k.accelerator == name) {
-                let checked = op::find(&kernel.op)
-                    .map_err(|e| e.to_string())
-                    .and_then(|op| kernel.check(op.schema()).map_err(|e| e.message));
-                match checked {
-                    Ok(()) => kernels.push(kernel),
-                    // One kernel for an op that this program does not know hides no other.
-                    Err(e) => log::warn!("{name}: kernel '{}' is left out: {e}", kernel.name),
-                }
-            }
-        }
         // SAFETY: the entry is that of a linked plugin, or of a library that stays open and was
         // checked to export it; its contract is the boundary's.
         let plugin = unsafe { Plugin::enter(name, entry) }?;
         Ok(Self(Box::leak(Box::new(Inner {
             plugin: Box::leak(Box::new(plugin)),
-            kernels,
+            kernels: Kernels::new(name, kernels, others),
             devices: Mutex::default(),
         }))))
     }
@@ -82,9 +72,14 @@ impl Accelerator {
         self.0.plugin
     }
 
-    /// Its kernels.
-    pub fn kernels(self) -> &'static [Kernel] {
-        &self.0.kernels
+    /// Its kernels, sorted by op.
+    pub fn kernels(self) -> Vec<&'static Kernel> {
+        self.0.kernels.all()
+    }
+
+    /// Its kernels for `op`.
+    pub fn kernels_of(self, op: &Op) -> &'static [Kernel] {
+        self.0.kernels.of(op)
     }
 
     /// Counts its devices; the first call that may touch its driver.

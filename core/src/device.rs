@@ -19,9 +19,10 @@ use crate::{
     ErrorKind, Result,
     error::one_line,
     fork,
+    kernels::Kernels,
     leaks::{self, Unpooled},
     memory::{MemoryStats, Pool},
-    op::{Modules, Plans},
+    op::{Modules, Op, Plans},
     plugin::{
         Plugin,
         call::{Guarded, call},
@@ -159,7 +160,7 @@ struct Inner {
     unpooled: Unpooled,
     streams: Streams,
     default_stream: OnceLock<Stream>,
-    kernels: &'static [Kernel],
+    kernels: &'static Kernels,
     modules: Modules,
     plans: Plans,
     generator: Generator,
@@ -175,7 +176,7 @@ impl Device {
     pub(crate) fn open(
         plugin: &'static Plugin,
         index: u32,
-        kernels: &'static [Kernel],
+        kernels: &'static Kernels,
     ) -> Result<Self> {
         let settings = settings()?;
         fork::watch();
@@ -308,9 +309,14 @@ impl Device {
         &self.0.unpooled
     }
 
-    /// The accelerator's kernels.
-    pub fn kernels(self) -> &'static [Kernel] {
-        self.0.kernels
+    /// The accelerator's kernels, sorted by op.
+    pub fn kernels(self) -> Vec<&'static Kernel> {
+        self.0.kernels.all()
+    }
+
+    /// The accelerator's kernels for `op`.
+    pub fn kernels_of(self, op: &Op) -> &'static [Kernel] {
+        self.0.kernels.of(op)
     }
 
     /// Its random number generator.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ds_plugin::LinkedPlugin;
-use ds_schema::{Kernel, KernelFile, MAX_SOURCE_BYTES};
+use ds_schema::{KernelFile, MAX_SOURCE_BYTES};
 
 use crate::{
     Accelerator, Device, Error, ErrorKind, Result,
@@ -35,8 +35,10 @@ pub struct Host {
     helper: Option<PathBuf>,
     /// How long the helper may take.
     patience: Duration,
-    /// What libraries answered to this host, when kept answers do not count.
-    live: Option<Mutex<BTreeMap<PathBuf, ProbeRecord>>>,
+    /// Whether kept answers do not count, only those that libraries gave to this host.
+    live: bool,
+    /// These, and the kept ones that it has read.
+    answers: Mutex<BTreeMap<PathBuf, ProbeRecord>>,
     /// By canonical name; a failure stays one, because its library has been opened.
     loaded: Mutex<BTreeMap<String, Result<Accelerator, Failure>>>,
 }
@@ -69,7 +71,8 @@ impl Host {
         Self {
             discovery: discovery::discover(&search),
             helper: None,
-            live: None,
+            live: false,
+            answers: Mutex::default(),
             patience: probe::TIMEOUT,
             loaded: Mutex::default(),
         }
@@ -95,7 +98,7 @@ impl Host {
     /// was kept: whatever changes an answer and is not known to do so.
     #[must_use]
     pub fn with_live_probes(mut self) -> Self {
-        self.live = Some(Mutex::default());
+        self.live = true;
         self
     }
 
@@ -213,21 +216,15 @@ impl Host {
     pub fn probe(&self, candidate: &Candidate) -> Option<ProbeRecord> {
         let helper = self.helper.as_deref()?;
         let (manifest, library) = (candidate.manifest.as_ref()?, candidate.library.as_ref()?);
-        let ask = || {
-            probe::probe(
-                helper,
-                manifest,
-                library,
-                self.live.is_some(),
-                self.patience,
-            )
-        };
-        let Some(answers) = &self.live else {
-            return Some(ask());
-        };
-        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = answers.entry(library.path.clone()).or_insert_with(ask);
-        Some(answer.clone())
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = answers.get(&library.path) {
+            return Some(answer.clone());
+        }
+        let answer = probe::probe(helper, manifest, library, self.live, self.patience);
+        if self.live || answer.lasts() {
+            answers.insert(library.path.clone(), answer.clone());
+        }
+        Some(answer)
     }
 
     /// Loads the plugin of a candidate, once.
@@ -300,13 +297,6 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
             "no readable manifest",
         ));
     };
-    let wrong = |why: String| {
-        Error::new(
-            ErrorKind::Incompatible,
-            format!("read the kernels of {name}"),
-            why,
-        )
-    };
     let Some(library) = &candidate.library else {
         let linked = LinkedPlugin::all()
             .find(|linked| {
@@ -316,11 +306,15 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
                 let text = format!("{} is neither a file nor linked in", candidate.label());
                 Error::new(ErrorKind::NotInstalled, op, text)
             })?;
-        let files = (linked.kernels)()
-            .into_iter()
-            .map(|text| KernelFile::parse(text).map_err(|e| wrong(e.to_string())))
-            .collect::<Result<Vec<_>>>()?;
-        return Accelerator::load(name, Source::Linked(linked.entry), files);
+        let mut kernels = Vec::new();
+        for text in (linked.kernels)() {
+            let file = KernelFile::parse_as(text).map_err(|e| {
+                let op = format!("read the kernels of {name}");
+                Error::new(ErrorKind::Incompatible, op, e.to_string())
+            })?;
+            kernels.extend(file.kernels);
+        }
+        return Accelerator::load(name, Source::Linked(linked.entry), kernels);
     };
     if let Some(folder) = &candidate.path {
         for schema in &manifest.schemas {
@@ -330,8 +324,7 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
         }
     }
     let source = Source::File(&library.path, library.identity);
-    let kernels = kernels(name, manifest);
-    let opened = Accelerator::load(name, source, [KernelFile { format: 1, kernels }])?;
+    let opened = Accelerator::load(name, source, manifest.kernels.iter().cloned())?;
     let (id, version) = (opened.plugin().id(), opened.plugin().version());
     if (id, version) != (manifest.id.as_str(), manifest.version.as_str()) {
         log::warn!(
@@ -341,27 +334,6 @@ fn open(candidate: &Candidate, name: &str) -> Result<Accelerator> {
         );
     }
     Ok(opened)
-}
-
-/// The kernels that the manifest lists, without those whose entry is wrong: one hides no other.
-fn kernels(name: &str, manifest: &Manifest) -> Vec<Kernel> {
-    let mut kernels = Vec::new();
-    for (index, entry) in manifest.kernels.iter().enumerate() {
-        let label = || match entry.get("name").and_then(serde_json::Value::as_str) {
-            Some(kernel) => format!("'{kernel}'"),
-            None => format!("number {index}"),
-        };
-        match serde_path_to_error::deserialize::<_, Kernel>(entry) {
-            Ok(kernel) if kernel.accelerator == name => kernels.push(kernel),
-            Ok(kernel) => log::warn!(
-                "{name}: kernel {} is left out: accelerator: it is for '{}'",
-                label(),
-                kernel.accelerator
-            ),
-            Err(e) => log::warn!("{name}: kernel {} is left out: {e}", label()),
-        }
-    }
-    kernels
 }
 
 impl From<Error> for Failure {

@@ -1,6 +1,7 @@
 //! From a kernel to its artefact: the plugin describes the build, the cache has it or makes it.
 
 use std::{
+    borrow::Cow,
     ffi::c_void,
     fs,
     path::Path,
@@ -18,7 +19,7 @@ use crate::{
     Error, ErrorKind, Result,
     build::{
         Artefact, BuildEnvironment, BuildKey, BuildRequest, BuildSpec, Cache, CompileFailure,
-        FailedBuild, ProgramToolchain, Toolchain, ToolchainIdentity,
+        FailedBuild, ProgramToolchain, SourceText, Toolchain, ToolchainIdentity,
     },
     device::sized,
     plugin::{Plugin, call::call},
@@ -194,10 +195,8 @@ impl<'a> SharedBuild<'a> {
     }
 
     fn key(&self) -> Result<BuildKey> {
-        Ok(BuildKey::new(
-            &self.spec,
-            &identity(self.plugin, &self.spec)?,
-        ))
+        let identity = identity(self.plugin, &self.spec)?;
+        Ok(BuildKey::new(&self.spec, &identity))
     }
 }
 
@@ -240,7 +239,7 @@ fn build(plugin: &Plugin, spec: &BuildSpec) -> Result<Artefact> {
         let identity = identity(plugin, spec)?;
         return cache.build_with(spec, &identity, |folder| compile(plugin, spec, folder));
     }
-    cache.build(spec, &program(cache, &info)?)
+    cache.build(spec, program(cache, &info)?)
 }
 
 /// The toolchain that a request names.
@@ -264,7 +263,7 @@ fn named(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainInfo> {
 }
 
 /// What makes the toolchain of a request this one and no other.
-fn identity(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainIdentity> {
+fn identity(plugin: &Plugin, spec: &BuildSpec) -> Result<Cow<'static, ToolchainIdentity>> {
     identify(plugin, &named(plugin, spec)?)
 }
 
@@ -272,13 +271,15 @@ fn identity(plugin: &Plugin, spec: &BuildSpec) -> Result<ToolchainIdentity> {
 ///
 /// # Errors
 /// [`ErrorKind::LibraryNotFound`] with every place tried and how to get it.
-pub fn identify(plugin: &Plugin, info: &ToolchainInfo) -> Result<ToolchainIdentity> {
+pub fn identify(plugin: &Plugin, info: &ToolchainInfo) -> Result<Cow<'static, ToolchainIdentity>> {
     if info.in_process {
         // The compiler is part of the plugin, so another version of the plugin is another compiler.
         let version = format!("{} {} {}", plugin.id(), plugin.version(), info.version);
-        return Ok(ToolchainIdentity::in_process(&info.name, version));
+        return Ok(Cow::Owned(ToolchainIdentity::in_process(
+            &info.name, version,
+        )));
     }
-    Ok(program(cache()?, info)?.identity().clone())
+    Ok(Cow::Borrowed(program(cache()?, info)?.identity()))
 }
 
 /// The cache of this process.
@@ -295,11 +296,11 @@ pub fn cache() -> Result<&'static Cache> {
 }
 
 /// The program behind a toolchain, looked for once a process.
-fn program(cache: &Cache, info: &ToolchainInfo) -> Result<Toolchain> {
-    static FOUND: Mutex<Vec<Toolchain>> = Mutex::new(Vec::new());
+fn program(cache: &Cache, info: &ToolchainInfo) -> Result<&'static Toolchain> {
+    static FOUND: Mutex<Vec<&Toolchain>> = Mutex::new(Vec::new());
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(toolchain) = found.iter().find(|t| t.identity().name == info.name) {
-        return Ok(toolchain.clone());
+        return Ok(toolchain);
     }
     let described = ProgramToolchain {
         name: info.name.clone(),
@@ -308,8 +309,8 @@ fn program(cache: &Cache, info: &ToolchainInfo) -> Result<Toolchain> {
         hint: info.hint.clone(),
     };
     let toolchain = described.resolve(&BuildEnvironment::from_process(), cache)?;
-    found.push(toolchain.clone());
-    Ok(toolchain)
+    found.push(Box::leak(Box::new(toolchain)));
+    Ok(found[found.len() - 1])
 }
 
 /// Asks the plugin what the build of `kernel` needs.
@@ -366,7 +367,9 @@ unsafe fn owned(raw: &DsBuildRequest) -> BuildRequest {
                 .read()
         };
         // SAFETY: the caller's promise.
-        (text(source.name), unsafe { bytes(source.content) }.to_vec())
+        let (name, content) = unsafe { (text(source.name), bytes(source.content)) };
+        let kept = SourceText::of(&name, content);
+        (name, kept)
     };
     // SAFETY: the request has `argument_count` arguments.
     let argument = |index: u32| text(unsafe { *raw.arguments.add(index as usize) });

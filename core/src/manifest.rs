@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::Value;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, kernels::KernelEntry};
 
 /// Name of the manifest in a plugin's folder.
 pub const FILE_NAME: &str = "plugin.json";
@@ -103,7 +103,7 @@ pub struct Manifest {
     pub needs: Vec<Need>,
     /// Its kernels, in the shape of the entries of `kernel.json`.
     #[serde(default)]
-    pub kernels: Vec<Value>,
+    pub kernels: Vec<KernelEntry>,
     /// Files with schemas of ops that the catalogue lacks.
     #[serde(default)]
     pub schemas: Vec<RelativePath>,
@@ -278,9 +278,15 @@ impl Manifest {
             refuse(format!("byte {} is not UTF-8", e.valid_up_to()))
                 .with_hint("save the file as UTF-8 without a byte order mark")
         })?;
-        // The envelope comes first: a manifest of a later format is told so, rather than which of
-        // its keys looks odd to this one.
-        let envelope: Envelope = from_json(text)?;
+        let read = from_json::<Self>(text);
+        // A manifest of a later format is told so, rather than which of its keys looks odd to this one.
+        let envelope = match &read {
+            Ok(manifest) => Envelope {
+                format: manifest.format,
+                must: manifest.must.clone(),
+            },
+            Err(_) => from_json(text)?,
+        };
         if envelope.format != FORMAT {
             return Err(refuse(format!(
                 "format: it is {}, and this host reads format {FORMAT}",
@@ -298,8 +304,16 @@ impl Manifest {
             ))
             .with_hint("update DeepSpeed, or take the plugin's build for this version"));
         }
-        let manifest: Self = from_json(text)?;
+        let manifest = read?;
         manifest.check()?;
+        // All of it is shown in terminals, sooner or later. JSON writes a control character as an
+        // escape, or not at all.
+        if text.contains('\\') {
+            let tree = serde_json::to_value(&manifest).map_err(|e| refuse(e.to_string()))?;
+            if let Some(path) = control_character_in(&tree) {
+                return Err(refuse(format!("{path}: it has control characters")));
+            }
+        }
         Ok(manifest)
     }
 
@@ -373,12 +387,7 @@ impl Manifest {
                 return Err(refuse(format!("{key}: it is empty")));
             }
         }
-        // All of it is shown in terminals, sooner or later.
-        let tree = serde_json::to_value(self).unwrap_or_default();
-        match control_character_in(&tree) {
-            Some(path) => Err(refuse(format!("{path}: it has control characters"))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -418,6 +427,10 @@ struct Envelope {
 }
 
 fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+    // Only a text that is wrong is read again, with a look at where it is.
+    if let Ok(value) = serde_json::from_str(text) {
+        return Ok(value);
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -746,10 +759,11 @@ mod tests {
         assert!(context(&format!("{SMALL}{}", " ".repeat(MAX_BYTES))).contains("larger than"));
         let error = Manifest::parse(b"{ \"format\": \xff }").unwrap_err();
         assert!(error.context().contains("byte 12 is not UTF-8"));
-        let deep = with("colour", "0").replace(
-            "\"colour\":0",
+        // Kernels stay unread here, unless a text may have what no terminal should be given.
+        let deep = with("colour", r#""\n""#).replace(
+            "\"colour\":",
             &format!(
-                "\"kernels\":[{}{}]",
+                "\"kernels\":[{}{}],\"colour\":",
                 "[".repeat(100_000),
                 "]".repeat(100_000)
             ),

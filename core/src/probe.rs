@@ -225,7 +225,7 @@ impl ProbeRecord {
     /// Whether it is good for the next time: a library or device that is missing may be there at
     /// any moment, while a plugin that crashes or does not fit would do so again. What was said of
     /// another file than the one that was checked says nothing of that, nor does a full disk.
-    fn lasts(&self) -> bool {
+    pub(crate) fn lasts(&self) -> bool {
         match &self.devices {
             Ok(devices) => !devices.is_empty(),
             Err(failure) => !matches!(

@@ -346,7 +346,7 @@ impl<'a> Plan<'a> {
 /// when one does.
 fn why_no_kernel(accelerator: Accelerator, target: &str, op: &Op) -> Option<String> {
     let mut refusals = Vec::new();
-    for kernel in accelerator.kernels().iter().filter(|k| k.op == op.name()) {
+    for kernel in accelerator.kernels_of(op) {
         refusals.push(kernel.admit_target(target).err()?);
     }
     let name = accelerator.name();

@@ -215,7 +215,7 @@ fn explain(
                     )
                 }
             };
-            let kernel = accelerator.kernels().iter().find(|k| k.name == name);
+            let kernel = accelerator.kernels_of(op).iter().find(|k| k.name == name);
             let ready = kernel.filter(|_| score.is_some());
             Candidate {
                 ready: ready.map(|kernel| Ready::of(accelerator, kernel, target)),

@@ -90,8 +90,7 @@ pub(crate) fn view(host: &Host, options: &Options) -> Result<Ops, Outcome> {
 impl Counted {
     fn of(devices: &Alike, op: &Op) -> Self {
         let mut counted = Self::default();
-        let kernels = devices.accelerator.kernels().iter();
-        for kernel in kernels.filter(|kernel| kernel.op == op.name()) {
+        for kernel in devices.accelerator.kernels_of(op) {
             let count = match Class::of(kernel) {
                 _ if kernel.admit_target(&devices.target).is_err() => {
                     &mut counted.for_other_targets

@@ -1,5 +1,6 @@
 //! The report itself: what is selected, devices, and how every op set stands on each of them.
 
+mod column;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use ds_core::{
 };
 use serde::Serialize;
 
+use self::column::Column;
 use crate::view::{Outcome, Refusal, UNMET, View};
 
 /// Names of DeepSpeed's op sets; for one that is here in part, what upstream has beside it.
@@ -138,7 +140,7 @@ enum OpState {
 pub(crate) fn view(host: &Host, options: &Options) -> Report {
     let mut statuses = host.statuses();
     let mut devices = Vec::new();
-    let mut columns = Vec::new();
+    let mut places: Vec<(Accelerator, String)> = Vec::new();
     for status in &mut statuses {
         if !matches!(status.state, State::Usable { .. }) {
             continue;
@@ -156,10 +158,15 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
             }
         };
         for (index, info) in (0..).zip(described) {
-            columns.push((accelerator, info.target.clone()));
+            // Devices that are alike stand alike.
+            let place = (accelerator, info.target.clone());
+            if !places.contains(&place) {
+                places.push(place);
+            }
             devices.push(Device::new(accelerator.name(), index, info));
         }
     }
+    let columns = Column::all(&places, &op::ops());
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         selection: match host.select() {
@@ -173,7 +180,7 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
             .iter()
             .map(|status| AcceleratorState::new(status, record(host, status.name.as_str())))
             .collect(),
-        op_sets: op_sets(&columns),
+        op_sets: op_sets(&devices, &columns),
         devices,
         unmet: Vec::new(),
     };
@@ -188,9 +195,6 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
     report
 }
 
-/// An accelerator and a target that its devices have.
-type Column = (Accelerator, String);
-
 impl Report {
     /// Why what is `asked` for (`NAME` or `NAME@ACCELERATOR`) cannot be had; nothing when it can.
     fn unmet(&self, asked: &str, columns: &[Column]) -> Option<String> {
@@ -199,11 +203,11 @@ impl Report {
             (None, Selected::Chosen { accelerator, .. }) => (asked, accelerator.as_str()),
             (None, Selected::Nothing(why)) => return Some(why.line()),
         };
-        let Some(column) = columns.iter().position(|(of, _)| of.name() == on) else {
+        let Some(device) = self.devices.iter().position(|d| d.accelerator == on) else {
             return Some(self.no_device(on));
         };
         if let Some(set) = self.op_sets.iter().find(|set| set.name == name) {
-            return set.states[column].why_not(&set.ops).or_else(|| {
+            return set.states[device].why_not(&set.ops).or_else(|| {
                 let (ops, lacking) = (set.ops.join(", "), set.lacking.join(", "));
                 (!set.lacking.is_empty())
                     .then(|| format!("not in this version: {lacking}; there are {ops}"))
@@ -211,8 +215,8 @@ impl Report {
         }
         match op::find(name) {
             Ok(op) => {
-                let (accelerator, target) = &columns[column];
-                state(*accelerator, target, &[op]).why_not(&[name.to_owned()])
+                let state = state(&self.devices[device], columns, &[op]);
+                state.why_not(&[name.to_owned()])
             }
             Err(_) => Some(format!("there is no op set and no op '{name}'")),
         }
@@ -336,7 +340,13 @@ pub(crate) fn upstream() -> BTreeMap<String, Option<Vec<String>>> {
     serde_json::from_str(UPSTREAM).unwrap_or_default()
 }
 
-fn op_sets(columns: &[Column]) -> Vec<OpSet> {
+/// How `ops` stand on `device`.
+fn state(device: &Device, columns: &[Column], ops: &[&'static op::Op]) -> OpState {
+    let column = columns.iter().find(|column| column.is_of(device));
+    column.map_or(OpState::NotHere, |column| column.state(ops))
+}
+
+fn op_sets(devices: &[Device], columns: &[Column]) -> Vec<OpSet> {
     let upstream = upstream();
     let mut ops: BTreeMap<&str, Vec<&'static op::Op>> = BTreeMap::new();
     for op in op::ops() {
@@ -357,57 +367,12 @@ fn op_sets(columns: &[Column]) -> Vec<OpSet> {
                 name: name.to_owned(),
                 ops: own.iter().map(|op| op.name().to_owned()).collect(),
                 lacking: upstream.get(name).cloned().flatten().unwrap_or_default(),
-                states: columns
-                    .iter()
-                    .map(|(a, target)| state(*a, target, own))
+                states: (devices.iter())
+                    .map(|device| state(device, columns, own))
                     .collect(),
             }
         })
         .collect()
-}
-
-/// How the ops of a set stand on a device of `target`.
-fn state(accelerator: Accelerator, target: &str, ops: &[&'static op::Op]) -> OpState {
-    if ops.is_empty() {
-        return OpState::NotHere;
-    }
-    let (mut on_reference, mut to_build) = (Vec::new(), Vec::new());
-    let mut reason = format!("{} has no kernel for it", accelerator.name());
-    for op in ops {
-        let mut admitted = accelerator
-            .kernels()
-            .iter()
-            .filter(|k| k.op == op.name() && k.admit_target(target).is_ok());
-        match admitted.next() {
-            None => on_reference.push(op.name().to_owned()),
-            Some(kernel) => match ds_core::jit::is_ready(accelerator.plugin(), kernel, target) {
-                Ok(true) => {}
-                Ok(false) => to_build.push(op.name().to_owned()),
-                Err(e) => {
-                    reason = Refusal::short(&e).line();
-                    on_reference.push(op.name().to_owned());
-                }
-            },
-        }
-    }
-    if !to_build.is_empty()
-        && let Err(e) = ds_core::jit::smoke(accelerator.plugin(), target)
-    {
-        reason = Refusal::short(&e).line();
-        on_reference.append(&mut to_build);
-    }
-    let nowhere = |op: &&&op::Op| {
-        op.reference().is_none() && on_reference.iter().any(|name| name == op.name())
-    };
-    if ops.iter().any(|op| nowhere(&op)) {
-        return OpState::Unsupported { reason };
-    }
-    match on_reference.len() {
-        0 if to_build.is_empty() => OpState::Ready,
-        0 => OpState::Buildable,
-        n if n == ops.len() => OpState::Reference { reason },
-        _ => OpState::Partly { on_reference },
-    }
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ fn toolchain(plugin: &ds_core::plugin::Plugin, info: &jit::ToolchainInfo) -> Too
         in_process: info.in_process,
         missing: found.as_ref().err().map(Refusal::from),
         path: found.as_ref().ok().and_then(|own| text(own.path.clone())),
-        version: found.ok().and_then(|own| text(own.version)),
+        version: found.ok().and_then(|own| text(own.version.clone())),
     }
 }
 

@@ -7,7 +7,8 @@ use std::{
     process::Command,
 };
 
-use ds_core::{Host, discovery::Search};
+use ds_core::{Host, KernelEntry, discovery::Search};
+use ds_schema::KernelFile;
 
 /// More flags for the C compiler, separated by blanks, such as those of a sanitizer.
 pub const CFLAGS_VARIABLE: &str = "DS_TESTS_CFLAGS";
@@ -156,10 +157,12 @@ pub fn build_cpu(folder: &Path) -> io::Result<()> {
     let plugin = folder.join("cpu");
     build_package("ds-plugin-cpu", &plugin.join("libds_plugin_cpu.so"))?;
     let mut manifest: serde_json::Value = serde_json::from_str(ds_accelerator_cpu::MANIFEST)?;
-    let kernels = ds_kernels::sets()
-        .iter()
-        .flat_map(ds_kernels::KernelSet::kernels);
-    manifest["kernels"] = serde_json::to_value(kernels.collect::<Vec<_>>())?;
+    let mut kernels: Vec<KernelEntry> = Vec::new();
+    for text in ds_kernels::descriptions() {
+        let file = KernelFile::parse_as(text).map_err(io::Error::other)?;
+        kernels.extend(file.kernels);
+    }
+    manifest["kernels"] = serde_json::to_value(kernels)?;
     std::fs::write(plugin.join("plugin.json"), manifest.to_string())
 }
 

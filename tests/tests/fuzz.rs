@@ -541,7 +541,7 @@ impl Built {
         let spec = BuildSpec {
             request: BuildRequest {
                 toolchain: "fake".to_owned(),
-                sources: vec![("a.c".to_owned(), b"int a;".to_vec())],
+                sources: vec![("a.c".to_owned(), "int a;".into())],
                 arguments: vec!["-O2".to_owned()],
                 output: "a.so".to_owned(),
             },

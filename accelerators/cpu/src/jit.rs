@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use ds_kernels::KernelSet;
+use ds_kernels::{Kernel, KernelSet};
 use ds_plugin::{Artefact, BuildRequest, Error, Result, Toolchain, abi::DS_STALE};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 
@@ -59,22 +59,20 @@ pub(crate) fn request(kernel: &str, target: &str) -> Result<BuildRequest> {
         arguments.extend(["-o", "smoke.so", "smoke.c"].map(str::to_owned));
         return Ok(BuildRequest {
             toolchain: toolchain().name,
-            sources: vec![("smoke.c".to_owned(), source.into())],
+            sources: vec![("smoke.c".into(), source.as_bytes().into())],
             arguments,
             output: "smoke.so".to_owned(),
         });
     }
     let (set, entry) = find(kernel)?;
-    let output = format!("{}.so", set.name());
+    let output = format!("{}.so", set.name);
     arguments.extend(["-I.", "-o", &output].map(str::to_owned));
-    arguments.extend(entry.sources.iter().cloned());
+    arguments.extend(entry.sources.iter().map(|&source| source.to_owned()));
     arguments.push("-lm".to_owned());
     Ok(BuildRequest {
         toolchain: toolchain().name,
-        sources: set
-            .files()
-            .chain(ds_kernels::headers())
-            .map(|(name, content)| (name.to_owned(), content.to_vec()))
+        sources: (set.files.iter().chain(ds_kernels::headers()))
+            .map(|&(name, content)| (name.into(), content.into()))
             .collect(),
         arguments,
         output,
@@ -99,7 +97,7 @@ pub(crate) fn load(artefact: Artefact<'_>) -> Result<&'static CKernel> {
         open.insert(artefact.path.to_owned(), library);
         library
     };
-    let name = entry.symbol.as_deref().unwrap_or_default();
+    let name = entry.symbol;
     // SAFETY: a kernel's symbol is a `const ds_kernel` (ds_cpu.h); its version is checked below.
     let symbol: Symbol<*const CKernel> = unsafe { library.get(name.as_bytes()) }
         .map_err(|e| stale(format!("no symbol '{name}': {e}")))?;
@@ -115,7 +113,7 @@ pub(crate) fn load(artefact: Artefact<'_>) -> Result<&'static CKernel> {
     }
 }
 
-fn find(kernel: &str) -> Result<(&'static KernelSet, &'static ds_schema::Kernel)> {
+fn find(kernel: &str) -> Result<(&'static KernelSet, &'static Kernel)> {
     ds_kernels::find(ACCELERATOR, kernel).ok_or_else(|| {
         Error::invalid_argument(format!(
             "no kernel '{kernel}' for {ACCELERATOR} is known here"

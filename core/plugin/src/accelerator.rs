@@ -1,6 +1,6 @@
 //! The `Accelerator` trait: the vendor's side of the boundary in Rust's own types.
 
-use std::ffi::c_void;
+use std::{borrow::Cow, ffi::c_void};
 
 use ds_abi::DsStatus;
 
@@ -467,7 +467,7 @@ pub struct BuildRequest {
     /// Name of the toolchain.
     pub toolchain: String,
     /// Source files: name and text.
-    pub sources: Vec<(String, Vec<u8>)>,
+    pub sources: Vec<(Cow<'static, str>, Cow<'static, [u8]>)>,
     /// Arguments in order.
     pub arguments: Vec<String>,
     /// Name of the file that the build makes.

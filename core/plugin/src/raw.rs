@@ -132,7 +132,8 @@ pub(crate) unsafe fn own_request(raw: *const DsBuildRequest) -> Result<BuildRequ
         let source = unsafe { &*raw.sources.byte_add(index * raw.source_stride as usize) };
         // SAFETY: the caller's promise.
         let (name, content) = unsafe { (str_of(source.name, "source")?, bytes_of(source.content)) };
-        made.sources.push((name.to_owned(), content.to_vec()));
+        made.sources
+            .push((name.to_owned().into(), content.to_vec().into()));
     }
     for index in 0..raw.argument_count as usize {
         // SAFETY: the caller passes `argument_count` arguments.

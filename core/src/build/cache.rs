@@ -216,7 +216,7 @@ impl Cache {
         files::make_private_folder(op, &entry)?;
         for (name, content) in &spec.request.sources {
             let path = work.join(name);
-            fs::write(&path, content).map_err(|error| files::io_error(op, &path, error))?;
+            fs::write(&path, &**content).map_err(|error| files::io_error(op, &path, error))?;
         }
 
         log::info!(

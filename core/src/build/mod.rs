@@ -40,6 +40,7 @@ mod lock;
 mod maintain;
 mod record;
 mod settings;
+mod source;
 mod toolchain;
 
 use crate::{Error, ErrorKind, Result};
@@ -51,6 +52,7 @@ pub use key::BuildKey;
 pub use maintain::{CacheFolder, Copied, Entry, EntryState, PruneRules, Pruned, Stats, folders};
 pub use record::{FailedBuild, Record, SourceRecord};
 pub use settings::{JitMode, Settings};
+pub use source::SourceText;
 pub use toolchain::{ProgramToolchain, Toolchain, ToolchainIdentity};
 
 /// What one build needs, owned: the host's side of `DsBuildRequest`.
@@ -59,7 +61,7 @@ pub struct BuildRequest {
     /// Name of the toolchain.
     pub toolchain: String,
     /// File names, without folders, and their text.
-    pub sources: Vec<(String, Vec<u8>)>,
+    pub sources: Vec<(String, SourceText)>,
     /// Arguments in order; for a program its command line, run in the build folder.
     pub arguments: Vec<String>,
     /// Name of the file that the build makes, without folders.
@@ -139,7 +141,7 @@ mod tests {
             toolchain: "cc".into(),
             sources: sources
                 .iter()
-                .map(|name| ((*name).into(), Vec::new()))
+                .map(|name| ((*name).into(), "".into()))
                 .collect(),
             arguments: Vec::new(),
             output: output.into(),

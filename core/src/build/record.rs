@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{BuildKey, BuildSpec, ToolchainIdentity, files};
+use super::{BuildKey, BuildSpec, SourceText, ToolchainIdentity, files};
 use crate::{Error, ErrorKind, error::one_line};
 
 /// Describes the artefact of an entry.
@@ -104,9 +104,9 @@ impl Record {
         artefact: &[u8],
         build_ms: u64,
     ) -> Self {
-        let source = |(name, content): &(String, Vec<u8>)| SourceRecord {
+        let source = |(name, text): &(String, SourceText)| SourceRecord {
             name: name.clone(),
-            blake3: hash(content),
+            blake3: text.hash().to_hex().to_string(),
         };
         Self {
             key: key.hex(),

@@ -37,9 +37,8 @@ pub(super) fn candidates(
 ) -> Vec<(&'static Kernel, Result<i32, String>)> {
     let target = &device.info().target;
     let mut found: Vec<_> = device
-        .kernels()
+        .kernels_of(op)
         .iter()
-        .filter(|kernel| kernel.op == op.name())
         .map(|kernel| {
             let score = kernel
                 .admit(binding, attributes, target)

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{OnceLock, PoisonError, RwLock},
+    sync::{OnceLock, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use ds_schema::{Schema, SchemaFile};
@@ -69,26 +69,50 @@ impl Op {
     }
 }
 
-type Registry = RwLock<BTreeMap<String, &'static Op>>;
+/// What is known of ops.
+struct Registry {
+    ops: BTreeMap<String, &'static Op>,
+    /// The catalogue's files that nobody has asked for an op of: a program uses few of them, and to
+    /// read them all takes longer than its first call.
+    unread: Vec<&'static OpSource>,
+}
 
-fn registry() -> &'static Registry {
-    static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    REGISTRY.get_or_init(|| {
-        let mut ops = BTreeMap::new();
-        for source in ds_plugin::private::inventory::iter::<OpSource> {
-            let add = parse(
-                source.text,
-                source.path,
-                source.references,
-                Some(source.cases),
-            )
-            .and_then(|parsed| parsed.into_iter().try_for_each(|op| insert(&mut ops, op)));
+impl Registry {
+    /// Reads the files that `is_wanted`.
+    fn read(&mut self, is_wanted: impl Fn(&OpSource) -> bool) {
+        for source in self.unread.extract_if(.., |source| is_wanted(source)) {
+            let OpSource {
+                text,
+                path,
+                references,
+                cases,
+            } = source;
+            let add = parse(text, path, references, Some(*cases))
+                .and_then(|ops| ops.into_iter().try_for_each(|op| insert(&mut self.ops, op)));
             if let Err(e) = add {
                 log::error!("{e}");
             }
         }
-        RwLock::new(ops)
+    }
+}
+
+fn registry() -> &'static RwLock<Registry> {
+    static REGISTRY: OnceLock<RwLock<Registry>> = OnceLock::new();
+    REGISTRY.get_or_init(|| {
+        RwLock::new(Registry {
+            ops: BTreeMap::new(),
+            unread: ds_plugin::private::inventory::iter::<OpSource>
+                .into_iter()
+                .collect(),
+        })
     })
+}
+
+/// The registry, with all of the catalogue read.
+fn whole() -> RwLockWriteGuard<'static, Registry> {
+    let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
+    registry.read(|_| true);
+    registry
 }
 
 /// The op of that name.
@@ -96,25 +120,31 @@ fn registry() -> &'static Registry {
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] with every name that is known.
 pub fn find(name: &str) -> Result<&'static Op> {
-    let ops = registry().read().unwrap_or_else(PoisonError::into_inner);
-    ops.get(name).copied().ok_or_else(|| {
-        let known: Vec<_> = ops.keys().map(String::as_str).collect();
+    let known = |registry: &Registry| registry.ops.get(name).copied();
+    let read = registry().read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(op) = known(&read) {
+        return Ok(op);
+    }
+    drop(read);
+    let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
+    registry.read(|source| source.references.iter().any(|(of, _)| *of == name));
+    // One that has no reference implementation is in a file that only reading finds.
+    if known(&registry).is_none() {
+        registry.read(|_| true);
+    }
+    known(&registry).ok_or_else(|| {
+        let names: Vec<_> = registry.ops.keys().map(String::as_str).collect();
         Error::new(
             ErrorKind::InvalidArgument,
             "find an op",
-            format!("there is no op '{name}'; known are {}", known.join(", ")),
+            format!("there is no op '{name}'; known are {}", names.join(", ")),
         )
     })
 }
 
 /// Every op, sorted by name.
 pub fn ops() -> Vec<&'static Op> {
-    registry()
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .values()
-        .copied()
-        .collect()
+    whole().ops.values().copied().collect()
 }
 
 /// Adds the ops of a schema file that a manifest names.
@@ -124,9 +154,10 @@ pub fn ops() -> Vec<&'static Op> {
 /// another schema.
 pub fn register(text: impl AsRef<[u8]>, path: &str) -> Result<Vec<&'static Op>> {
     let parsed = parse(text, path, &[], None)?;
-    let mut ops = registry().write().unwrap_or_else(PoisonError::into_inner);
+    // The catalogue first, so that its ops are the ones that are known already.
+    let ops = &mut whole().ops;
     let names: Vec<_> = parsed.iter().map(|op| op.name().to_owned()).collect();
-    parsed.into_iter().try_for_each(|op| insert(&mut ops, op))?;
+    parsed.into_iter().try_for_each(|op| insert(ops, op))?;
     Ok(names
         .iter()
         .filter_map(|name| ops.get(name).copied())

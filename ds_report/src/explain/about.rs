@@ -84,7 +84,7 @@ impl About {
 impl OnDevices {
     fn new(op: &Op, devices: &Alike) -> Self {
         let accelerator = devices.accelerator;
-        let own = accelerator.kernels().iter().filter(|k| k.op == op.name());
+        let own = accelerator.kernels_of(op).iter();
         Self {
             name: devices.name(),
             target: devices.target.clone(),

@@ -86,7 +86,7 @@ pub(crate) fn work(host: &Host, task: &Task, teller: &mut Teller) -> io::Result<
         return bench::measure(device, &ops, task.from, teller);
     }
     ops.retain(|op| {
-        let has_kernel = || device.kernels().iter().any(|k| k.op == op.name());
+        let has_kernel = || !device.kernels_of(op).is_empty();
         // Who asked for an op is told of it even where the device has nothing to do with it.
         task.names.is_some() || op.reference().is_some() || has_kernel()
     });
@@ -130,7 +130,7 @@ fn unverified(device: Device, op: &Op, cases: usize) -> Option<String> {
     if op.reference().is_some() {
         return (cases == 0).then(|| "no cases".to_owned());
     }
-    let kernels = device.kernels().iter().filter(|k| k.op == op.name());
+    let kernels = device.kernels_of(op).iter();
     let kernels: Vec<&str> = kernels.map(|kernel| kernel.name.as_str()).collect();
     Some(if kernels.is_empty() {
         "no kernel here, and no reference implementation".to_owned()

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Attr, DType, Layout, MAX_RANK, Schema,
@@ -18,11 +18,11 @@ const FORMAT: u32 = 1;
 /// A `kernel.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct KernelFile {
+pub struct KernelFile<K = Kernel> {
     /// Format of the file: 1.
     pub format: u32,
     /// The kernels.
-    pub kernels: Vec<Kernel>,
+    pub kernels: Vec<K>,
 }
 
 /// One implementation of an op on one accelerator.
@@ -184,6 +184,16 @@ impl KernelFile {
     /// # Errors
     /// When it is too large, no JSON of this shape, or of another format.
     pub fn parse(json: impl AsRef<[u8]>) -> Result<Self, KernelError> {
+        Self::parse_as(json)
+    }
+}
+
+impl<K: DeserializeOwned> KernelFile<K> {
+    /// Reads a `kernel.json` with its kernels in another form, such as unread.
+    ///
+    /// # Errors
+    /// As [`KernelFile::parse`].
+    pub fn parse_as(json: impl AsRef<[u8]>) -> Result<Self, KernelError> {
         let json = json.as_ref();
         if json.len() > MAX_FILE_BYTES {
             let message = format!(
@@ -203,7 +213,9 @@ impl KernelFile {
         }
         Ok(file)
     }
+}
 
+impl KernelFile {
     /// Checks every kernel against the schema of its op.
     ///
     /// # Errors

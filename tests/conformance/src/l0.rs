@@ -68,7 +68,7 @@ pub(crate) fn checks(subject: &Subject) -> Vec<Check> {
 
     let mut names: Vec<String> = Vec::new();
     for (index, entry) in subject.kernels().iter().enumerate() {
-        let parsed = serde_json::from_value::<Kernel>(entry.clone());
+        let parsed = serde_json::from_str::<Kernel>(entry.text());
         let label = parsed
             .as_ref()
             .map_or_else(|_| format!("number {index}"), |k| k.name.clone());

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use ds_abi::DsPluginEntry;
 use ds_core::{
-    Accelerator, Host,
+    Accelerator, Host, KernelEntry,
     discovery::{Candidate, Search},
     manifest::{KnownGap, Manifest},
 };
 use ds_plugin::LinkedPlugin;
+use ds_schema::KernelFile;
 use serde_json::Value;
 
 /// A plugin, found and not opened yet.
@@ -68,7 +69,7 @@ impl Subject {
     }
 
     /// The descriptions of its kernels, as they are written.
-    pub(crate) fn kernels(&self) -> Vec<Value> {
+    pub(crate) fn kernels(&self) -> Vec<KernelEntry> {
         let Some(manifest) = self.manifest() else {
             return Vec::new();
         };
@@ -78,15 +79,13 @@ impl Subject {
         let mut kernels = Vec::new();
         for text in (linked.kernels)() {
             // The build has refused what is no JSON.
-            let mut file: Value = serde_json::from_str(text).unwrap_or_default();
-            if let Some(Value::Array(entries)) = file.get_mut("kernels").map(Value::take) {
-                let name = manifest.accelerator.as_str();
-                kernels.extend(
-                    entries
-                        .into_iter()
-                        .filter(|entry| entry["accelerator"] == name),
-                );
-            }
+            let Ok(file) = KernelFile::<KernelEntry>::parse_as(text) else {
+                continue;
+            };
+            kernels.extend(file.kernels.into_iter().filter(|entry| {
+                let value: Value = serde_json::from_str(entry.text()).unwrap_or_default();
+                value["accelerator"] == manifest.accelerator.as_str()
+            }));
         }
         kernels
     }
