@@ -3,8 +3,8 @@
  * A kernel gives what `job` asks for: how to find the range of values of a group, and how to finish them
  * once the group's parameters are known. What is read twice is in the first level of the caches by then:
  * elements as they are, or where they are sums, a buffer of f32. What comes next is fetched meanwhile,
- * half of it while the range is found, half while values are quantised. A group longer than a chunk is
- * shared among threads: ranges of chunks, then parameters, then the chunks again.
+ * half of it while the range is found, half while the group before is quantised. A group longer than a
+ * chunk is shared among threads: ranges of chunks, then parameters, then the chunks again.
  */
 #ifndef DS_QUANTIZER_GROUP_H
 #define DS_QUANTIZER_GROUP_H
@@ -96,6 +96,21 @@ static void finish_range(const job *job, int64_t group, int64_t begin, int64_t e
     }
 }
 
+/* Groups that a buffer holds. The range of the next one is found before a group is finished, so that
+ * nothing waits for the divisions between the two. */
+static void run_short_groups(const job *job, float *to, int64_t (*place)(const struct job *, int64_t), int64_t begin,
+                             int64_t end) {
+    block buffers[2];
+    range next = nothing;
+    for (int64_t group = begin - 1; group < end; group++) {
+        params p = params_of(job, next);
+        if (group + 1 < end) next = find_range(job, group + 1, 0, job->length, &buffers[(group + 1) & 1]);
+        if (group < begin) continue;
+        if (to) keep(to, place(job, group), p);
+        if (job->length > 0) job->finish(job, group, 0, job->length, &buffers[group & 1], p);
+    }
+}
+
 /* Does a phase's items; `to`, where there is one, receives the parameters of group `place(group)`. */
 static void run_groups(const job *job, float *to, int64_t (*place)(const struct job *, int64_t), uint32_t phase,
                        int64_t begin, int64_t end) {
@@ -103,6 +118,10 @@ static void run_groups(const job *job, float *to, int64_t (*place)(const struct 
     int64_t chunks = chunks_of(job->length);
     range *ranges = job->call->workspace;
     params *shared = (params *)(ranges + job->groups * chunks);
+    if (job->length <= BLOCK) {
+        run_short_groups(job, to, place, begin, end);
+        return;
+    }
     for (int64_t item = begin; item < end; item++) {
         int64_t group = phase == 1 ? item : item / chunks, at = item % chunks * CHUNK;
         int64_t stop = ds_min(at + CHUNK, job->length);
@@ -117,8 +136,7 @@ static void run_groups(const job *job, float *to, int64_t (*place)(const struct 
             params p = params_of(job, r);
             if (to) keep(to, place(job, group), p);
             if (phase == 1) shared[group] = p;
-            else if (job->length > BLOCK) finish_range(job, group, 0, job->length, &buffer, p);
-            else if (job->length > 0) job->finish(job, group, 0, job->length, &buffer, p);
+            else finish_range(job, group, 0, job->length, &buffer, p);
         }
     }
 }

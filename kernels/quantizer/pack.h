@@ -67,6 +67,17 @@ DS_INLINE half_quad paired(ds_vec_u32 one) {
 #endif
 }
 
+/* As `ds_put`, half a vector. */
+DS_INLINE void put_half(void *p, half_quad v, int streams) {
+#if DS_LANES == 16
+    if (streams) return _mm256_stream_si256(p, (__m256i)v);
+#elif DS_LANES == 8
+    if (streams) return _mm_stream_si128(p, (__m128i)v);
+#endif
+    (void)streams;
+    __builtin_memcpy(p, &v, sizeof v);
+}
+
 /* Where the numbers of a block go, one or two in a byte. */
 typedef struct {
     int8_t *bytes; /* of value 0 */
@@ -75,7 +86,7 @@ typedef struct {
 
 DS_INLINE place place_of_bytes(const ds_tensor *q, int64_t value, int64_t per_byte) {
     place to = {.bytes = (int8_t *)q->data + (value >> (per_byte - 1)), .two = per_byte == 2};
-    to.streams = !to.two && ds_streams(ds_elements(q), DS_I8) && ds_aligned(to.bytes);
+    to.streams = ds_streams(ds_elements(q), DS_I8) && ds_aligned(to.bytes);
     return to;
 }
 
@@ -85,7 +96,7 @@ DS_INLINE void store_codes(place to, codes q, int64_t i, int64_t n) {
     int64_t left = n - i;
     if (to.two) {
         half_quad two = paired(one);
-        if (left >= QUAD) __builtin_memcpy(to.bytes + i / 2, &two, sizeof two);
+        if (left >= QUAD) put_half(to.bytes + i / 2, two, to.streams);
         else __builtin_memcpy(to.bytes + i / 2, &two, (size_t)left / 2);
     } else {
         if (left >= QUAD) ds_put(to.bytes + i, one, to.streams);
@@ -121,7 +132,7 @@ DS_INLINE void update_errors(void *err, quad v, codes q, params p, float beta, u
     ds_store2_in_order(err, 2 * DS_LANES, more, t, is_plain_pair(more), 0);
 }
 
-/* The same with errors, of values in a buffer. The next errors are fetched. */
+/* The same with errors, of values in a buffer. Those of the group behind the next are fetched. */
 static __attribute__((unused)) void pack_with_error(const block *from, int64_t n, params p, float levels, place to,
                                                     error err) {
     _Alignas(64) float few[QUAD];
@@ -130,8 +141,8 @@ static __attribute__((unused)) void pack_with_error(const block *from, int64_t n
     for (int64_t i = 0; i < n; i += QUAD) {
         char *lies = (char *)err.data + i * size;
         void *e = lies;
-        __builtin_prefetch(lies + n * size, 1, 3);
-        __builtin_prefetch(lies + (n + QUAD / 2) * size, 1, 3);
+        __builtin_prefetch(lies + 2 * n * size, 1, 3);
+        __builtin_prefetch(lies + (2 * n + QUAD / 2) * size, 1, 3);
         if (i + QUAD > n) e = __builtin_memcpy(few, lies, (size_t)((n - i) * size));
         quad v = load_quad(from->values + i, DS_F32);
         codes q = codes_of(v, by);

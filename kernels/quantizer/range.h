@@ -17,9 +17,10 @@ DS_INLINE float value_of_key(int16_t key, uint32_t dtype) {
     return dtype == DS_BF16 ? ds_bf16_to_f32(bits) : ds_f16_to_f32(bits);
 }
 
-/* Fetches a share of half `which` of the `n` elements that lie behind those that are looked at now. */
+/* Fetches a share of half `which` of a group of `n` elements that is soon looked at: of the next one while
+ * the range of this one is found, of the one behind it while this one is quantised. */
 DS_INLINE void fetch_next(const void *x, int64_t n, int64_t i, int which, int64_t size) {
-    __builtin_prefetch((const char *)x + (n + (which * n + i) / 2) * size, 0, 3);
+    __builtin_prefetch((const char *)x + ((1 + which) * n + (which * n + i) / 2) * size, 0, 3);
 }
 
 /* The range of elements of 16 bits. The last vector may be one that overlaps others. */
