@@ -58,12 +58,12 @@ DS_INLINE void fetch_group(shape s, int64_t group) {
     for (int64_t i = 0; i < ds_min(bytes, FETCHED); i += 64) __builtin_prefetch(codes + i, 0, 3);
 }
 
-/* `n` numbers of codes that begin with a byte. */
-DS_INLINE void expand(const uint8_t *codes, int64_t n, const places *p, format f, factors by, void *y, uint32_t t,
-                      int streams) {
+/* `n` numbers of codes that begin with a byte; what lies `ahead` of them is fetched. */
+DS_INLINE void expand(const uint8_t *codes, int64_t n, int64_t ahead, const places *p, format f, factors by, void *y,
+                      uint32_t t, int streams) {
     int64_t i = 0, bytes = n * f.bits / 8, of_pair = PAIR * f.bits / 8;
     for (; bytes >= of_pair + SLACK; i += PAIR, bytes -= of_pair, codes += of_pair) {
-        __builtin_prefetch(codes + AHEAD, 0, 3);
+        __builtin_prefetch(codes + ahead, 0, 3);
         ds_store2_in_order(y, i, numbers_of(codes, p, f, by), t, by.plain, streams);
     }
     if (i == n) return;
@@ -92,7 +92,7 @@ DS_INLINE void run(const ds_call *call, shape s, int64_t begin, int64_t end, uin
             int64_t n = ds_min(BLOCK, stop - at);
             void *y = ds_at(s.y->data, group * s.length + at, t);
             const uint8_t *from = source < 0 ? none : codes + (source * s.length + at) / s.per * s.bytes;
-            expand(from, n, &p, f, by, y, t, large && ds_aligned(y));
+            expand(from, n, s.index ? 0 : AHEAD, &p, f, by, y, t, large && ds_aligned(y));
         }
     }
     if (large) ds_fence();
