@@ -103,7 +103,7 @@ DS_INLINE ds_vec_u32 random_codes(ds_vec size, format f, const uint32_t *words) 
     return (small & is_small) | (normal & ~is_small);
 }
 
-/* The same of any numbers; NaN is 0. `words` decide where there are some. */
+/* Codes of any numbers, with their sign; NaN is 0. `words` decide where there are some. */
 DS_INLINE ds_vec_u32 any_codes(ds_vec v, format f, const uint32_t *words) {
     v = (ds_vec)((ds_vec_u32)v & (ds_vec_u32)(v == v));
     ds_vec size = ds_vmin(ds_vabs(v), ds_splat(f.greatest));

@@ -1,7 +1,7 @@
 /* Narrow floats of groups, on a CPU.
  *
  * Limit: memory, an element of T read and half of a byte to one and a half written; finding the
- * greatest and encoding are some twenty operations a vector. A group longer than a chunk is shared
+ * greatest and encoding are a dozen operations a vector. A group longer than a chunk is shared
  * among threads: the greatest of each chunk, then that of the group, then the codes.
  */
 #include "ds_cpu_lanes.h"
@@ -53,18 +53,20 @@ DS_INLINE void pack_words(const uint8_t *codes, int64_t n, uint8_t *to, int bits
     }
 }
 
+#define THREE_OF_FOUR _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1)
+
 /* A quad of codes of 6 bits, each in a byte of its own, to bytes; there is room behind. */
 DS_INLINE void pack_six(ds_vec_u32 codes, uint8_t *to) {
 #if DS_LANES == 16
     const __m512i first = _mm512_set1_epi16(64 << 8 | 1), then = _mm512_set1_epi32(4096 << 16 | 1);
-    const __m512i three_of_four = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+    const __m512i three_of_four = _mm512_broadcast_i32x4(THREE_OF_FOUR);
     const __m512i together = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
     __m512i v = _mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)codes, first), then);
     v = _mm512_permutexvar_epi32(together, _mm512_shuffle_epi8(v, three_of_four));
     _mm512_mask_storeu_epi32(to, (1 << 12) - 1, v);
 #elif DS_LANES == 8
     const __m256i first = _mm256_set1_epi16(64 << 8 | 1), then = _mm256_set1_epi32(4096 << 16 | 1);
-    const __m256i three_of_four = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+    const __m256i three_of_four = _mm256_broadcastsi128_si256(THREE_OF_FOUR);
     __m256i v = _mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)codes, first), then);
     v = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(v, three_of_four), _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7));
     _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(v));
@@ -171,7 +173,8 @@ DS_INLINE ds_vec_u32 low_halves(ds_vec_u32 a, ds_vec_u32 b) {
 
 DS_INLINE ds_vec_u32 low_bytes(quad v) {
 #if DS_LANES == 16
-    __m512i low = _mm512_packus_epi32((__m512i)v.a, (__m512i)v.b), high = _mm512_packus_epi32((__m512i)v.c, (__m512i)v.d);
+    __m512i low = _mm512_packus_epi32((__m512i)v.a, (__m512i)v.b);
+    __m512i high = _mm512_packus_epi32((__m512i)v.c, (__m512i)v.d);
     const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     return (ds_vec_u32)_mm512_permutexvar_epi32(in_order, _mm512_packus_epi16(low, high));
 #else

@@ -38,7 +38,8 @@ typedef struct {
 } codes;
 
 DS_INLINE codes codes_of(quad v, scaling by) {
-    return (codes){nearest(scaled(v.a, by)), nearest(scaled(v.b, by)), nearest(scaled(v.c, by)), nearest(scaled(v.d, by))};
+    return (codes){nearest(scaled(v.a, by)), nearest(scaled(v.b, by)), nearest(scaled(v.c, by)),
+                   nearest(scaled(v.d, by))};
 }
 
 /* Their low bytes. */
@@ -105,7 +106,8 @@ DS_INLINE void store_codes(place to, codes q, int64_t i, int64_t n) {
 }
 
 /* Quantises `n` elements. */
-static __attribute__((unused)) void pack(const void *from, uint32_t dtype, int64_t n, params p, float levels, place to) {
+static __attribute__((unused)) void pack(const void *from, uint32_t dtype, int64_t n, params p, float levels,
+                                         place to) {
     _Alignas(64) float few[QUAD];
     const int64_t size = ds_size(dtype);
     const scaling by = scaling_of(p, levels);

@@ -66,7 +66,8 @@ DS_INLINE ranges_of_four add_range(ranges_of_four r, quad v) {
     return (ranges_of_four){
         {ds_vmin(r.low.a, v.a), ds_vmin(r.low.b, v.b), ds_vmin(r.low.c, v.c), ds_vmin(r.low.d, v.d)},
         {ds_vmax(r.high.a, v.a), ds_vmax(r.high.b, v.b), ds_vmax(r.high.c, v.c), ds_vmax(r.high.d, v.d)},
-        {ds_vfma(v.a, zero, r.poison.a), ds_vfma(v.b, zero, r.poison.b), ds_vfma(v.c, zero, r.poison.c), ds_vfma(v.d, zero, r.poison.d)},
+        {ds_vfma(v.a, zero, r.poison.a), ds_vfma(v.b, zero, r.poison.b), ds_vfma(v.c, zero, r.poison.c),
+         ds_vfma(v.d, zero, r.poison.d)},
     };
 }
 

@@ -82,7 +82,8 @@ static range gather(const job *job, int64_t group, int64_t at, int64_t n, block 
             if (done) v = load_quad(to->values + i, DS_F32);
             if (r->per_byte == 1) v = add_shards(some, count, i, n, 1, !done, v);
             else v = add_shards(some, count, i, n, 2, !done, v);
-            if (r->err && done + count == many) v = add_quads(v, errors_at(error_at(r, group * job->length + at), i, n));
+            if (r->err && done + count == many)
+                v = add_quads(v, errors_at(error_at(r, group * job->length + at), i, n));
             ranges = keep_quad(to, i, n, v, ranges);
         }
         done += count;
