@@ -3,16 +3,15 @@
  * Limit: memory, half of a byte to one and a half read and an element of T written; large results go
  * past the caches, else a store would first read what it overwrites.
  */
-#include "ds_cpu_mixed.h"
-#include "narrow.h"
+#include "unpack.h"
 
 /* fp_dequantize(codes, step, y); fp_selective_dequantize has index before y. y is [.., H, P], codes
  * [.., H, B]; an item is a group of the result, or a chunk of one. */
 enum { CODES, STEP, Y };
 enum { S_INDEX = 2, S_Y };
 enum {
-    BLOCK = 4096, /* codes in a buffer of the first level of the caches */
-    PAIR = 2 * DS_LANES,
+    BLOCK = 4096,   /* codes of rows that are not there */
+    AHEAD = 2048,   /* bytes from what is read to what is fetched */
     FETCHED = 2048, /* bytes of a row by index that are asked for early; the processor foresees the rest */
     ITEMS_AHEAD = 2,
 };
@@ -59,61 +58,22 @@ DS_INLINE void fetch_group(shape s, int64_t group) {
     for (int64_t i = 0; i < ds_min(bytes, FETCHED); i += 64) __builtin_prefetch(codes + i, 0, 3);
 }
 
-/* Codes from bytes, from the least bit on; `n` of them fill whole bytes. */
-DS_INLINE void unpack_of(const uint8_t *from, int64_t n, uint8_t *codes, int bits) {
-    int64_t bytes = n * bits / 8, at_a_time = 8 / code_size(bits);
-    for (int64_t at = 0; at < bytes; at += at_a_time * bits / 8, codes += 8) {
-        uint64_t some = 0;
-        if (at + 8 <= bytes) __builtin_memcpy(&some, from + at, 8);
-        else __builtin_memcpy(&some, from + at, (size_t)(bytes - at));
-        some = spread(some, bits);
-        __builtin_memcpy(codes, &some, sizeof some);
+/* `n` numbers of codes that begin with a byte; what lies `ahead` of them is fetched. */
+DS_INLINE void expand(const uint8_t *codes, int64_t n, int64_t ahead, const places *p, format f, factors by, void *y,
+                      uint32_t t, int streams) {
+    int64_t i = 0, bytes = n * f.bits / 8, of_pair = PAIR * f.bits / 8;
+    for (; bytes >= of_pair + SLACK; i += PAIR, bytes -= of_pair, codes += of_pair) {
+        __builtin_prefetch(codes + ahead, 0, 3);
+        ds_store2_in_order(y, i, numbers_of(codes, p, f, by), t, by.plain, streams);
     }
-}
-
-/* The codes on their own, which those of 8 bits are. */
-static const uint8_t *unpack(const uint8_t *from, int64_t n, int bits, uint8_t *block) {
-    switch (bits) {
-    case 4: unpack_of(from, n, block, 4); return block;
-    case 6: unpack_of(from, n, block, 6); return block;
-    case 12: unpack_of(from, n, block, 12); return block;
-    default: return from;
+    if (i == n) return;
+    uint8_t rest[2 * PAIR + 2 * SLACK + 16] = {0};
+    __builtin_memcpy(rest, codes, (size_t)bytes);
+    for (codes = rest; i < n; i += PAIR, codes += of_pair) {
+        ds_vec2 v = numbers_of(codes, p, f, by);
+        ds_store_first(n - i, y, i, v.a, t);
+        if (n - i > DS_LANES) ds_store_first(n - i - DS_LANES, y, i + DS_LANES, v.b, t);
     }
-}
-
-/* Codes from bytes, or where they are `wide` from 16 bits. */
-DS_INLINE ds_vec_u16 codes_at(const uint8_t *codes, int64_t i, int wide) {
-    if (wide) {
-        ds_vec_u16 narrow;
-        __builtin_memcpy(&narrow, codes + 2 * i, sizeof narrow);
-        return narrow;
-    }
-#if DS_LANES == 16
-    return (ds_vec_u16)_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(codes + i)));
-#elif DS_LANES == 8
-    return (ds_vec_u16)_mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(codes + i)));
-#else
-    ds_vec_u16 narrow;
-    for (int lane = 0; lane < DS_LANES; lane++) narrow[lane] = codes[i + lane];
-    return narrow;
-#endif
-}
-
-DS_INLINE void expand(const uint8_t *codes, int64_t n, format f, float step, void *y, int64_t at, uint32_t t,
-                      int streams) {
-    float size = step < 0 ? -step : step;
-    int wide = f.bits == 12, plain = size >= 0x1p-50f && size <= 0x1p50f; /* codes are not below 2^-66 */
-    int64_t i = 0;
-    for (; i + PAIR <= n; i += PAIR) {
-        __asm__ volatile("" : "+r"(wide)); /* one loop for all formats */
-        ds_vec2 v = {decode(codes_at(codes, i, wide), f) * step, decode(codes_at(codes, i + DS_LANES, wide), f) * step};
-        ds_store2_in_order(y, at + i, v, t, plain, streams);
-    }
-    uint8_t rest[2 * PAIR] = {0};
-    int64_t bytes = code_size(f.bits);
-    __builtin_memcpy(rest, codes + i * bytes, (size_t)((n - i) * bytes));
-    for (int64_t j = 0; i + j < n; j += DS_LANES)
-        ds_store_first(n - i - j, y, at + i + j, decode(codes_at(rest, j, wide), f) * step, t);
 }
 
 DS_INLINE void run(const ds_call *call, shape s, int64_t begin, int64_t end, uint32_t t) {
@@ -121,18 +81,18 @@ DS_INLINE void run(const ds_call *call, shape s, int64_t begin, int64_t end, uin
     const float *steps = ds_arg_tensor(call, STEP, 0)->data;
     format f = format_of(s.per, s.bytes, call->attributes[0].i);
     int large = ds_streams(ds_elements(s.y), t);
-    _Alignas(64) uint8_t block[2 * BLOCK + 8];
-    const uint8_t *some = block;
-    __builtin_memset(block, 0, sizeof block); /* what rows that are not there read */
+    const places p = places_of(f.bits);
+    static const uint8_t none[2 * BLOCK] = {0}; /* what rows that are not there read */
     for (int64_t item = begin; item < end; item++) {
         int64_t group = item / s.chunks, at = item % s.chunks * CHUNK, stop = ds_min(at + CHUNK, s.length);
         int64_t source = source_of(s, group);
         if (s.index && item + ITEMS_AHEAD < end) fetch_group(s, (item + ITEMS_AHEAD) / s.chunks);
-        float step = source < 0 ? __builtin_nanf("") : steps[source];
+        factors by = factors_of(f, source < 0 ? __builtin_nanf("") : steps[source]);
         for (; at < stop; at += BLOCK) {
-            int64_t n = ds_min(BLOCK, stop - at), to = group * s.length + at;
-            if (source >= 0) some = unpack(codes + (source * s.length + at) / s.per * s.bytes, n, f.bits, block);
-            expand(source < 0 ? block : some, n, f, step, s.y->data, to, t, large && ds_aligned(ds_at(s.y->data, to, t)));
+            int64_t n = ds_min(BLOCK, stop - at);
+            void *y = ds_at(s.y->data, group * s.length + at, t);
+            const uint8_t *from = source < 0 ? none : codes + (source * s.length + at) / s.per * s.bytes;
+            expand(from, n, s.index ? 0 : AHEAD, &p, f, by, y, t, large && ds_aligned(y));
         }
     }
     if (large) ds_fence();

@@ -35,28 +35,58 @@ static format format_of(int64_t per, int64_t bytes, int64_t mantissa) {
 /* Chunks of a group. */
 DS_INLINE int64_t chunks_of(int64_t length) { return length <= CHUNK ? 1 : ds_div_up(length, CHUNK); }
 
-/* Compilers take a count in a register of its own, which takes twice as long. */
-DS_INLINE ds_vec_u32 shifted_down(ds_vec_u32 v, int by) {
+/* A format as the nearest code needs it. */
+typedef struct {
+    ds_vec least;               /* below, steps are those of the least exponent */
+    ds_vec_u32 many, size;      /* what makes 2^23 steps of a number; a code's bits but for its sign */
+    ds_vec_u32 of_exponent, of_sign; /* how far these are shifted down */
+} nearest;
+
+DS_INLINE nearest nearest_of(format f) {
+    const unsigned int shift = (unsigned int)(23 - f.mantissa), size = (1u << (f.bits - 1)) - 1;
+    const float least = power(1 - f.bias);
+    const ds_vec_u32 none = {0};
+    return (nearest){
+        .least = ds_splat(least),
+        .many = none + ((shift << 23) + (-(DS_BITS_OF(least) >> shift) & size)),
+        .size = none + size,
+        .of_exponent = none + shift,
+        .of_sign = none + (32 - (unsigned int)f.bits),
+    };
+}
+
+/* Compilers take counts that are a vector for many of one lane. */
+DS_INLINE ds_vec_u32 shifted_by(ds_vec_u32 v, ds_vec_u32 by) {
 #if DS_LANES == 16
-    return (ds_vec_u32)_mm512_srlv_epi32((__m512i)v, _mm512_set1_epi32(by));
+    return (ds_vec_u32)_mm512_srlv_epi32((__m512i)v, (__m512i)by);
 #elif DS_LANES == 8
-    return (ds_vec_u32)_mm256_srlv_epi32((__m256i)v, _mm256_set1_epi32(by));
+    return (ds_vec_u32)_mm256_srlv_epi32((__m256i)v, (__m256i)by);
 #else
-    return v >> (unsigned int)by;
+    return v >> by[0];
 #endif
 }
 
-/* The size of the numbers, at most the greatest, as the nearest codes. A sum with 2^23 of a number's
- * steps has steps for units of the last place. */
-DS_INLINE ds_vec_u32 nearest_codes(ds_vec size, format f) {
-    ds_vec least = ds_splat(power(1 - f.bias)); /* below, steps are those of the least exponent */
-    ds_vec_u32 exponent = (ds_vec_u32)ds_vmax(size, least) & 0x7f800000;
-    ds_vec_u32 many = exponent + ((unsigned int)(23 - f.mantissa) << 23);
-    ds_vec_u32 before = shifted_down(exponent - (ds_vec_u32)least, 23 - f.mantissa);
-    return (ds_vec_u32)(size + (ds_vec)many) - many + before;
+/* Codes of finite numbers that are at most the greatest, but for rounding, which the nearest code does not
+ * see; with their sign, which a number that rounds to 0 keeps. A sum with 2^23 of a number's steps has
+ * steps for units of the last place; what the exponent adds to a code is in the sum already, but for what
+ * is above the code's bits. */
+DS_INLINE ds_vec_u32 nearest_codes(ds_vec v, nearest to) {
+#if DS_LANES == 16 && defined(__AVX512DQ__) /* the greater size, with the number's sign */
+    ds_vec_u32 exponent = (ds_vec_u32)_mm512_range_ps((__m512)v, (__m512)to.least, 3) & 0xff800000;
+    ds_vec sum = v + (ds_vec)(exponent + to.many);
+#else
+    ds_vec_u32 exponent = (ds_vec_u32)ds_vmax(ds_vabs(v), to.least) & 0x7f800000;
+    ds_vec sum = ds_vabs(v) + (ds_vec)(exponent + to.many);
+#endif
+    ds_vec_u32 code = (ds_vec_u32)sum + shifted_by(exponent, to.of_exponent), sign = shifted_by((ds_vec_u32)v, to.of_sign);
+#if DS_LANES == 16
+    return (ds_vec_u32)_mm512_ternarylogic_epi32((__m512i)to.size, (__m512i)code, (__m512i)sign, 0xca);
+#else
+    return (code & to.size) | (sign & ~to.size);
+#endif
 }
 
-/* The same, or the next one up as likely as it is near. */
+/* Codes of sizes, those towards 0 or the next ones up, as likely as they are near. */
 DS_INLINE ds_vec_u32 random_codes(ds_vec size, format f, const uint32_t *words) {
     ds_vec_u32 u = (ds_vec_u32)size, word;
     unsigned int shift = (unsigned int)(23 - f.mantissa), rebias = (unsigned int)(127 - f.bias) << f.mantissa;
@@ -73,50 +103,16 @@ DS_INLINE ds_vec_u32 random_codes(ds_vec size, format f, const uint32_t *words) 
     return (small & is_small) | (normal & ~is_small);
 }
 
-/* Codes with their sign; that of a number which rounds to 0 is kept, NaN is 0. `words` decide where
- * there are some. Without a NaN numbers are the greatest one by their scale at most, but for rounding,
- * which the nearest code does not see. */
-DS_INLINE ds_vec_u32 encode(ds_vec v, format f, const uint32_t *words, int no_nan) {
-    if (!no_nan) v = (ds_vec)((ds_vec_u32)v & (ds_vec_u32)(v == v));
-    ds_vec size = ds_vabs(v);
-    if (words || !no_nan) size = ds_vmin(size, ds_splat(f.greatest));
-    ds_vec_u32 code = words ? random_codes(size, f, words) : nearest_codes(size, f);
-    return code | (shifted_down((ds_vec_u32)v, 32 - f.bits) & (1u << (f.bits - 1)));
+/* Codes of any numbers, with their sign; NaN is 0. `words` decide where there are some. */
+DS_INLINE ds_vec_u32 any_codes(ds_vec v, format f, const uint32_t *words) {
+    v = (ds_vec)((ds_vec_u32)v & (ds_vec_u32)(v == v));
+    ds_vec size = ds_vmin(ds_vabs(v), ds_splat(f.greatest));
+    if (!words) return nearest_codes(ds_vcopysign(size, v), nearest_of(f));
+    return random_codes(size, f, words) | ((ds_vec_u32)v >> 31) << (unsigned int)(f.bits - 1);
 }
 
-/* The numbers that codes stand for. */
-DS_INLINE ds_vec decode(ds_vec_u16 narrow, format f) {
-    if (f.of_half != 0) { /* moved to where f16 has its exponent, denormals and all */
-        ds_vec_u16 sign = {0}, size = {0};
-        sign += (uint16_t)(1u << (16 - f.bits));
-        size += (uint16_t)(1u << (10 - f.mantissa));
-        ds_vec_u16 half = (narrow & (uint16_t)((1u << (f.bits - 1)) - 1)) * size | ((narrow * sign) & 0x8000);
-        return ds_load(&half, 0, DS_F16) * f.of_half;
-    }
-    unsigned int shift = (unsigned int)(23 - f.mantissa), one = 1u << 23;
-    ds_vec_u32 code = __builtin_convertvector(narrow, ds_vec_u32);
-    ds_vec_u32 size = (code & ((1u << (f.bits - 1)) - 1)) << shift;
-    ds_vec_u32 bits = size + ((unsigned int)(127 - f.bias) << 23);
-    /* Denormals lack the leading bit: put it there and take it away. */
-    ds_vec small = (ds_vec)(bits + one) - power(1 - f.bias);
-    ds_vec_i32 is_small = size < one;
-    ds_vec value = ds_vselect(is_small, small, (ds_vec)bits);
-    return (ds_vec)((ds_vec_u32)value | (code >> (f.bits - 1)) << 31);
-}
-
-/* Eight codes, one behind the other, to a byte each, or four of 12 bits to two bytes, and back. */
+/* Eight codes, one behind the other, to a byte each, or four of 12 bits to two bytes. */
 DS_INLINE uint64_t ones_of(int bits) { return bits == 12 ? 0x0fff0fff0fff0fff : ((1u << bits) - 1) * 0x0101010101010101; }
-
-DS_INLINE uint64_t spread(uint64_t codes, int bits) {
-#if defined(__BMI2__)
-    return __builtin_ia32_pdep_di(codes, ones_of(bits));
-#else
-    int wide = bits == 12, to = wide ? 16 : 8;
-    uint64_t all = 0, one = (1u << bits) - 1;
-    for (int i = 0; i < 64 / to; i++) all |= (codes >> (bits * i) & one) << (to * i);
-    return all;
-#endif
-}
 
 DS_INLINE uint64_t gather(uint64_t codes, int bits) {
 #if defined(__BMI2__)

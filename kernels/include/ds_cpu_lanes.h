@@ -65,4 +65,40 @@ DS_INLINE float ds_greatest_lane(ds_vec v) {
 #endif
 }
 
+/* Integers of 16 bits, as many as a pair of vectors has lanes. */
+typedef int16_t ds_vec_i16 __attribute__((vector_size(4 * DS_LANES)));
+
+/* The lesser of each two. */
+DS_INLINE ds_vec_i16 ds_lesser_i16(ds_vec_i16 a, ds_vec_i16 b) {
+#if DS_LANES == 16
+    return (ds_vec_i16)_mm512_min_epi16((__m512i)a, (__m512i)b);
+#elif DS_LANES == 8
+    return (ds_vec_i16)_mm256_min_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+    return (ds_vec_i16)_mm_min_epi16((__m128i)a, (__m128i)b);
+#else
+    ds_vec_i16 less = a < b;
+    return (a & less) | (b & ~less);
+#endif
+}
+
+/* The least lane. That of the complement is the complement of the greatest. */
+DS_INLINE int16_t ds_least_i16(ds_vec_i16 v) {
+#if DS_LANES >= 8
+#if DS_LANES == 16
+    __m256i half = _mm256_min_epi16(_mm512_castsi512_si256((__m512i)v), _mm512_extracti64x4_epi64((__m512i)v, 1));
+#else
+    __m256i half = (__m256i)v;
+#endif
+    __m128i eight = _mm_min_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    /* The instruction is one of unsigned numbers. */
+    eight = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(INT16_MIN)));
+    return (int16_t)(_mm_cvtsi128_si32(eight) ^ 0x8000);
+#else
+    int16_t least = v[0];
+    for (int lane = 1; lane < 2 * DS_LANES; lane++) least = v[lane] < least ? v[lane] : least;
+    return least;
+#endif
+}
+
 #endif

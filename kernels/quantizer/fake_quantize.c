@@ -17,7 +17,10 @@ static void plan(const ds_call *call, ds_plan *out) {
 }
 
 static range gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
-    return read_block(ds_arg_tensor(job->call, X, 0), group * job->length + at, n, to);
+    (void)to;
+    const ds_tensor *tensor = ds_arg_tensor(job->call, X, 0);
+    const void *x = ds_at(tensor->data, group * job->length + at, tensor->dtype);
+    return tensor->dtype == DS_F32 ? range_of_floats(x, n) : range_of_halves(x, n, tensor->dtype);
 }
 
 /* The whole number below, or the one above as likely as it is near. */
@@ -30,36 +33,39 @@ DS_INLINE ds_vec round_by(ds_vec v, const uint32_t *words) {
     return below + ds_vselect(uniform < v - below, one, ds_splat(0));
 }
 
-DS_INLINE ds_vec fake(ds_vec v, params p, float levels, const uint32_t *words) {
-    v = scaled(v, p, levels);
+DS_INLINE ds_vec fake(ds_vec v, params p, scaling by, const uint32_t *words) {
+    v = scaled(v, by);
     v = words ? round_by(v, words) : v + WHOLE - WHOLE;
     return v * p.step + p.offset;
 }
 
-/* Values [i, end) of a block of `n`; `y` is where value 0 goes, word `i` is the first of `words`. */
-DS_INLINE void write(void *y, int64_t i, int64_t end, int64_t n, const block *from, params p, float levels,
+/* Elements [i, end) of a block of `n`; `x` and `y` are where element 0 comes from and goes, word `i` is the
+ * first of `words`. */
+DS_INLINE void write(void *y, const void *x, int64_t i, int64_t end, int64_t n, params p, float levels,
                      const uint32_t *words, uint32_t t, int streams) {
-    const float *values = from->values;
     int plain = is_plain(p);
+    const scaling by = scaling_of(p, levels);
     int64_t begin = i;
     for (; i + 2 * DS_LANES <= end; i += 2 * DS_LANES) {
         __asm__ volatile("" : "+r"(words)); /* one loop for both roundings */
         const uint32_t *some = words ? words + i - begin : NULL;
-        ds_vec a = fake(ds_load(values, i, DS_F32), p, levels, some);
-        ds_vec b = fake(ds_load(values, i + DS_LANES, DS_F32), p, levels, some ? some + DS_LANES : NULL);
-        fetch_next(from, n, i, 1);
-        ds_store2_in_order(y, i, (ds_vec2){a, b}, t, plain, streams);
+        fetch_next(x, n, i, 1, ds_size(t));
+        ds_vec2 v = ds_load2_in_order(x, i, t);
+        v = (ds_vec2){fake(v.a, p, by, some), fake(v.b, p, by, some ? some + DS_LANES : NULL)};
+        ds_store2_in_order(y, i, v, t, plain, streams);
     }
     for (; i < end; i += DS_LANES) {
-        ds_vec v = fake(ds_load(values, i, DS_F32), p, levels, words ? words + i - begin : NULL);
+        ds_vec v = fake(ds_load_first(end - i, x, i, t), p, by, words ? words + i - begin : NULL);
         ds_store_first(end - i, y, i, v, t);
     }
 }
 
 static void finish(const job *job, int64_t group, int64_t at, int64_t n, const block *from, params p) {
+    (void)from;
     const ds_tensor *tensor = ds_arg_tensor(job->call, Y, 0);
     int64_t to = group * job->length + at;
     void *y = ds_at(tensor->data, to, tensor->dtype);
+    const void *x = ds_at(ds_arg_tensor(job->call, X, 0)->data, to, tensor->dtype);
     int streams = ds_streams(ds_elements(tensor), tensor->dtype) && ds_aligned(y);
     int stochastic = (int)job->call->attributes[STOCHASTIC].i;
     ds_random random;
@@ -68,7 +74,7 @@ static void finish(const job *job, int64_t group, int64_t at, int64_t n, const b
         int64_t end = ds_min(i + DS_RANDOM_TILE, n);
         const uint32_t *words = NULL;
         if (stochastic) words = ds_random_words(&random, seed, position + (uint64_t)i, end - i);
-        DS_WITH_FLOAT(t, tensor->dtype, write(y, i, end, n, from, p, job->levels, words, t, streams));
+        DS_WITH_FLOAT(t, tensor->dtype, write(y, x, i, end, n, p, job->levels, words, t, streams));
     }
 }
 

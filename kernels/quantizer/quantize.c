@@ -37,20 +37,24 @@ static void plan(const ds_call *call, ds_plan *out) {
     plan_groups(groups_of(x), length_of(x), out);
 }
 
-static range gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
-    return read_block(ds_arg_tensor(job->call, X, 0), group * job->length + at, n, to);
+/* The elements of x from `at` of a group on. */
+DS_INLINE const void *elements_at(const job *job, int64_t group, int64_t at) {
+    const ds_tensor *x = ds_arg_tensor(job->call, X, 0);
+    return ds_at(x->data, group * job->length + at, x->dtype);
 }
 
-DS_INLINE void pack_into(const job *job, uint32_t q, int64_t group, int64_t at, int64_t n, const block *from,
-                         params p) {
-    const ds_tensor *out = ds_arg_tensor(job->call, q, 0), *x = ds_arg_tensor(job->call, X, 0);
-    int64_t per_byte = per_byte_of(x);
-    int8_t *to = (int8_t *)out->data + (place_of(job, group) * job->length + at) / per_byte;
-    pack(from, n, p, job->levels, per_byte, to, ds_streams(ds_elements(out), DS_I8));
+static range gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
+    (void)to;
+    const void *x = elements_at(job, group, at);
+    uint32_t dtype = ds_arg_tensor(job->call, X, 0)->dtype;
+    return dtype == DS_F32 ? range_of_floats(x, n) : range_of_halves(x, n, dtype);
 }
 
 static void finish(const job *job, int64_t group, int64_t at, int64_t n, const block *from, params p) {
-    pack_into(job, Q, group, at, n, from, p);
+    (void)from;
+    const ds_tensor *out = ds_arg_tensor(job->call, Q, 0), *x = ds_arg_tensor(job->call, X, 0);
+    place to = place_of_bytes(out, place_of(job, group) * job->length + at, per_byte_of(x));
+    pack(elements_at(job, group, at), x->dtype, n, p, job->levels, to);
 }
 
 static job job_of(const ds_call *call) {
@@ -72,18 +76,38 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     ds_fence();
 }
 
+static error error_at(const job *job, int64_t group, int64_t at) {
+    const ds_tensor *err = ds_arg_tensor(job->call, L_ERR, 0);
+    return (error){
+        .data = ds_at(err->data, place_of(job, group) * job->length + at, err->dtype),
+        .dtype = err->dtype,
+        .beta = (float)job->call->scalars[0].f,
+    };
+}
+
+/* The sums of elements and errors stay in the buffer. */
 static range loco_gather(const job *job, int64_t group, int64_t at, int64_t n, block *to) {
-    gather(job, group, at, n, to);
-    add_error(ds_arg_tensor(job->call, L_ERR, 0), place_of(job, group) * job->length + at, n, to);
-    return range_of(to, n);
+    error err = error_at(job, group, at);
+    const void *from = elements_at(job, group, at);
+    const int64_t size = ds_size(err.dtype);
+    _Alignas(64) float few[QUAD];
+    ranges_of_four r = begin_ranges();
+    for (int64_t i = 0; i < n; i += QUAD) {
+        const char *x = (const char *)from + i * size;
+        __builtin_prefetch(x + n * size, 0, 3);
+        __builtin_prefetch(x + (n + QUAD / 2) * size, 0, 3);
+        if (i + QUAD > n) x = __builtin_memcpy(few, x, (size_t)((n - i) * size));
+        quad v = add_quads(load_quad_of(x, err.dtype), errors_at(err, i, n));
+        r = keep_quad(to, i, n, v, r);
+    }
+    return end_ranges(r);
 }
 
 static void loco_finish(const job *job, int64_t group, int64_t at, int64_t n, const block *from, params p) {
-    const ds_tensor *err = ds_arg_tensor(job->call, L_ERR, 0);
-    float beta = (float)job->call->scalars[0].f;
-    pack_into(job, L_Q, group, at, n, from, p);
-    int64_t to = place_of(job, group) * job->length + at;
-    update_error(err, to, n, from, p, job->levels, beta);
+    const ds_tensor *out = ds_arg_tensor(job->call, L_Q, 0);
+    int64_t per_byte = per_byte_of(ds_arg_tensor(job->call, X, 0));
+    place to = place_of_bytes(out, place_of(job, group) * job->length + at, per_byte);
+    pack_with_error(from, n, p, job->levels, to, error_at(job, group, at));
 }
 
 static void loco_run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {

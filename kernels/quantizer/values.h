@@ -33,11 +33,37 @@ typedef struct {
 /* Chunks of a group. */
 DS_INLINE int64_t chunks_of(int64_t length) { return length <= CHUNK ? 1 : ds_div_up(length, CHUNK); }
 
-/* The values' numbers before rounding, from -levels to levels - 1; NaN gives -levels. */
-DS_INLINE ds_vec scaled(ds_vec v, params p, float levels) {
-    v = (v - p.offset) * p.scale;
-    return ds_vmin(ds_vmax(v, ds_splat(-levels)), ds_splat(levels - 1));
+/* What turns values into numbers. */
+typedef struct {
+    ds_vec offset, scale, least, most;
+} scaling;
+
+DS_INLINE scaling scaling_of(params p, float levels) {
+    return (scaling){ds_splat(p.offset), ds_splat(p.scale), ds_splat(-levels), ds_splat(levels - 1)};
 }
+
+/* The values' numbers before rounding, from -levels to levels - 1; NaN gives -levels. */
+DS_INLINE ds_vec scaled(ds_vec v, scaling by) {
+    return ds_vmin(ds_vmax((v - by.offset) * by.scale, by.least), by.most);
+}
+
+/* Values on their way; compilers keep arrays of vectors in memory. */
+typedef struct {
+    ds_vec a, b, c, d;
+} quad;
+
+DS_INLINE quad load_quad(const void *x, uint32_t t) {
+    return (quad){ds_load(x, 0, t), ds_load(x, DS_LANES, t), ds_load(x, 2 * DS_LANES, t), ds_load(x, 3 * DS_LANES, t)};
+}
+
+/* The same where the dtype is asked for each quad: memory hides it. */
+DS_INLINE quad load_quad_of(const void *x, uint32_t dtype) {
+    quad v = {{0}};
+    DS_WITH_FLOAT(t, dtype, v = load_quad(x, t));
+    return v;
+}
+
+DS_INLINE quad add_quads(quad x, quad y) { return (quad){x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
 
 /* Whether q * step + offset is never NaN nor, unless 0, a denormal of bf16: both parts are multiples of
  * 2^-123. */
@@ -46,11 +72,15 @@ DS_INLINE int is_plain(params p) {
     return step >= 0x1p-100f && step <= 0x1p+60f && (offset == 0 || offset >= 0x1p-100f) && offset <= 0x1p+60f;
 }
 
-/* Elements of T from `at` on, as f32; behind the last one, lanes of 0. */
-DS_INLINE void read_values(const void *x, int64_t at, int64_t n, float *values, uint32_t t) {
-    int64_t i = 0;
-    for (; i + DS_LANES <= n; i += DS_LANES) ds_store(values, i, ds_load(x, at + i, t), DS_F32);
-    if (i < n) ds_store(values, i, ds_load_first(n - i, x, at + i, t), DS_F32);
+/* Whether none of these is NaN or, unless 0, below 2^-126; asked only where that makes a difference. */
+DS_INLINE int is_plain_pair(ds_vec2 v) {
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+    enum { QUIET_NAN = 0x01, DENORMAL = 0x20, SIGNALING_NAN = 0x80, ANY = QUIET_NAN | DENORMAL | SIGNALING_NAN };
+    return !(_mm512_fpclass_ps_mask((__m512)v.a, ANY) | _mm512_fpclass_ps_mask((__m512)v.b, ANY));
+#else
+    (void)v;
+    return 0;
+#endif
 }
 
 /* Values [at, at + DS_LANES) of quantised ones, one or two in a byte, of which `q` is the first; `n` of

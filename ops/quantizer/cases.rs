@@ -29,12 +29,13 @@ const SWIZZLES: [[i64; 5]; 3] = [[2, 4, 1, 1, 9], [2, 3, 2, 2, 40], [1, 2, 1, 1,
 const SWIZZLES_CACHED: [[i64; 5]; 1] = [[2, 4, 2, 4, 1024]];
 const SWIZZLES_LARGE: [[i64; 5]; 1] = [[2, 8, 4, 256, 2048]];
 
-/// Devices, groups and bytes of each.
-const SHARDS: [[i64; 3]; 6] = [
+/// Devices, groups and bytes of each; more devices than the CPU's kernel sums at a time.
+const SHARDS: [[i64; 3]; 7] = [
     [1, 3, 7],
     [4, 2, 100],
     [8, 1, 4099],
     [2, 1, 66_001],
+    [67, 2, 70],
     [0, 2, 5],
     [2, 0, 5],
 ];
