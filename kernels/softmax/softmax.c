@@ -42,17 +42,17 @@ typedef struct {
  * summed, each block's to the maximum so far. */
 DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams) {
     _Alignas(64) float kept[KEPT + DS_LANES];
-    float max[KEPT / DS_SCORE_BLOCK];
+    ds_kept_block blocks[KEPT / DS_SCORE_BLOCK];
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n;
-    for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK) {
-        ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, 0);
-        max[i / DS_SCORE_BLOCK] = seen.max;
-    }
+    for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK)
+        blocks[i / DS_SCORE_BLOCK] =
+            ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, DS_FOR_RESULTS);
     float whole = inverse(&seen, 0);
     for (int64_t i = 0; i < n;) {
-        float below = (max[i / DS_SCORE_BLOCK] - seen.max) * ds_raw_scale(&row->s, 0);
-        ds_vec factor = ds_splat(below == 0 ? whole : whole * ds_exp(below));
+        ds_kept_block block = blocks[i / DS_SCORE_BLOCK];
+        float below = (block.from - seen.from) * ds_raw_scale(&row->s, 0);
+        ds_vec factor = ds_splat(whole * block.correction * (below == 0 ? 1 : ds_exp(below)));
         int64_t end = ds_min(i + DS_SCORE_BLOCK, n);
         for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
             if (row->next) ds_prefetch2(row->next, i, t, 1);
@@ -63,29 +63,53 @@ DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams)
     }
 }
 
+/* What results of a row follow from. */
+typedef struct {
+    ds_powers powers;
+    ds_vec from, log_sum, factor;
+    int log;
+} row_result;
+
+DS_INLINE ds_vec result(const row_result *r, ds_vec raw, uint32_t t) {
+    return r->log ? raw - r->from - r->log_sum : ds_exp2_for(DS_FOR_RESULTS, ds_power(&r->powers, raw), t) * r->factor;
+}
+
+/* Results from `i` to `end`, as many pairs as there are; what is read next is fetched from `next`, where
+ * it is told. Of `plain` ones nothing is asked on the way, so that more of them are under way at a time. */
+DS_INLINE int64_t write_pairs(void *y, int64_t i, int64_t end, const score_row *row, const row_result *of, uint32_t t,
+                              int plain, int streams) {
+    const ds_scores s = row->s;
+    const row_result r = *of;
+    for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+        ds_vec2 v;
+        if (plain) {
+            v = ds_load2(s.x, i, t);
+            v = (ds_vec2){ds_vfma(v.a, r.powers.scale, -r.powers.from), ds_vfma(v.b, r.powers.scale, -r.powers.from)};
+            v = (ds_vec2){ds_exp2_for(DS_FOR_RESULTS, v.a, t) * r.factor, ds_exp2_for(DS_FOR_RESULTS, v.b, t) * r.factor};
+        } else {
+            v = ds_raw2(&s, i, t, s.mask != 0);
+            v = (ds_vec2){result(&r, v.a, t), result(&r, v.b, t)};
+        }
+        ds_store2(y, i, v, t, streams);
+    }
+    return i;
+}
+
 /* A longer row, a masked one, or one of which the logarithm is wanted: it is looked at once more. */
 DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int log, int streams) {
     const ds_scores *s = &row->s;
     const int masked = s->mask != 0;
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n, i = 0;
-    ds_softmax_add(&seen, s, n, t, 0);
-    ds_vec max = ds_splat(seen.max), factor = ds_splat(inverse(&seen, masked));
-    ds_vec log_sum = ds_splat(ds_log((float)seen.sum));
-    ds_vec scale = ds_splat(log ? ds_raw_scale(s, masked) : ds_log2_scale(s, masked));
+    ds_softmax_add(&seen, s, n, t, log ? DS_FOR_LOGARITHM : DS_FOR_RESULTS);
+    row_result r = {.powers = ds_powers_from(s, seen.from, masked), .from = ds_splat(seen.from), .log = log};
+    r.factor = ds_splat(inverse(&seen, masked) * (float)r.powers.correction);
+    r.log_sum = ds_splat(ds_log((float)seen.sum));
+    const int plain = !masked && !log && !r.powers.is_far && s->scale >= 0;
     for (int64_t end = ds_lead(y, n, t, streams);; end = n) { /* up to where vectors are aligned, and on */
-        for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-            if (row->next) ds_prefetch2(row->next, i, t, 2);
-            ds_vec2 v = ds_scores2(s, i, max, scale, t, masked);
-            if (log) v = (ds_vec2){v.a - log_sum, v.b - log_sum};
-            else v = (ds_vec2){ds_vexp2(v.a) * factor, ds_vexp2(v.b) * factor};
-            ds_store2(y, i, v, t, streams);
-        }
-        for (; i < end; i += DS_LANES) {
-            ds_vec v = ds_scores_first(end - i, s, i, max, scale, t, masked);
-            v = log ? v - log_sum : ds_vexp2(v) * factor;
-            ds_store_first(end - i, y, i, v, t);
-        }
+        i = plain ? write_pairs(y, i, end, row, &r, t, 1, streams) : write_pairs(y, i, end, row, &r, t, 0, streams);
+        for (; i < end; i += DS_LANES)
+            ds_store_first(end - i, y, i, result(&r, ds_raw_first(end - i, s, i, t, masked), t), t);
         i = end;
         if (end == n) break;
     }
