@@ -107,6 +107,13 @@ DS_INLINE ds_vec ds_raw_first(int64_t n, const ds_scores *s, int64_t i, uint32_t
     return ds_vfma(x, ds_splat(s->scale), ds_mask_first(n, s, i, t));
 }
 
+/* The last of a row, less than a pair, one vector after the other; 0 in the other lanes. */
+DS_ONCE ds_vec2 ds_raw_rest(int64_t n, const ds_scores *s, int64_t i, uint32_t dtype) {
+    ds_vec2 rest = {ds_raw_first(n, s, i, dtype, s->mask != 0), ds_splat(0)};
+    if (n > DS_LANES) rest.b = ds_raw_first(n - DS_LANES, s, i + DS_LANES, dtype, s->mask != 0);
+    return rest;
+}
+
 /* What a difference of those has to be multiplied with to be one of scores. */
 DS_INLINE float ds_raw_scale(const ds_scores *s, int masked) {
     return masked ? 1 : s->scale < 0 ? -s->scale : s->scale;
@@ -155,31 +162,27 @@ typedef struct ds_softmax_sums {
 } ds_softmax_sums;
 
 /* Looks at the scores from `i` to `end`. Their powers are left in `kept`, where there is such, whole
- * vectors. */
+ * pairs. */
 DS_INLINE ds_softmax_sums ds_softmax_look(const ds_scores *s, int64_t i, int64_t end, const ds_powers *powers,
                                           float *kept, uint32_t t, int purpose) {
     const int masked = s->mask != 0;
-    const ds_vec zero = ds_splat(0), least = ds_splat(DS_LEAST_SCORE);
+    const ds_vec zero = ds_splat(0), least = ds_splat(DS_LEAST_SCORE), none = ds_splat(-__builtin_inff());
     ds_softmax_sums of = {{least, least}, {zero, zero}, {zero, zero}};
-    for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+    for (; i < end; i += DS_SCORE_PAIR) {
+        const int is_rest = end - i < DS_SCORE_PAIR;
         ds_prefetch2(s->x, i + DS_SCORE_AHEAD, t, 1);
-        ds_vec2 raw = ds_raw2(s, i, t, masked);
+        ds_vec2 raw = is_rest ? ds_raw_rest(end - i, s, i, t) : ds_raw2(s, i, t, masked);
+        if (purpose == DS_FOR_LOSS) of.total = (ds_vec2){of.total.a + raw.a, of.total.b + raw.b};
+        if (is_rest) {
+            raw.a = ds_vselect(ds_lanes_below(end - i), raw.a, none);
+            raw.b = ds_vselect(ds_lanes_below(end - i - DS_LANES), raw.b, none);
+        }
         /* A NaN is the first operand, so it is not in `most`: such scores are left to the sum. */
         of.most = (ds_vec2){ds_vmax(raw.a, of.most.a), ds_vmax(raw.b, of.most.b)};
-        if (purpose == DS_FOR_LOSS) of.total = (ds_vec2){of.total.a + raw.a, of.total.b + raw.b};
         ds_vec2 power = {ds_power(powers, raw.a), ds_power(powers, raw.b)};
         power = (ds_vec2){ds_exp2_for(purpose, power.a, t), ds_exp2_for(purpose, power.b, t)};
         of.sum = (ds_vec2){of.sum.a + power.a, of.sum.b + power.b};
         if (kept) ds_store2(kept, i, power, DS_F32, 0);
-    }
-    for (; i < end; i += DS_LANES) {
-        ds_vec raw = ds_raw_first(end - i, s, i, t, masked);
-        ds_vec power = ds_exp2_for(purpose, ds_power(powers, raw), t);
-        ds_vec_i32 there = ds_lanes_below(end - i);
-        of.most.a = ds_vmax(ds_vselect(there, raw, of.most.a), of.most.a);
-        if (purpose == DS_FOR_LOSS) of.total.a += ds_vselect(there, raw, zero);
-        of.sum.a += ds_vselect(there, power, zero);
-        if (kept) ds_store(kept, i, power, DS_F32);
     }
     return of;
 }

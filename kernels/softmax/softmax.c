@@ -11,6 +11,7 @@
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
     KEPT = 4096,                /* exponentials of a row that are not computed twice */
+    TILE = 4 * DS_SCORE_PAIR,   /* elements between which dtypes are asked for */
 };
 
 /* softmax(x, mask, scale, causal) -> y; an item is a row. log_softmax(x) -> y. */
@@ -41,7 +42,7 @@ typedef struct {
 /* A row that fits in the first level of the caches twice: its exponentials are kept as they are
  * summed, each block's to the maximum so far. */
 DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams) {
-    _Alignas(64) float kept[KEPT + DS_LANES];
+    _Alignas(64) float kept[KEPT + DS_SCORE_PAIR];
     ds_kept_block blocks[KEPT / DS_SCORE_BLOCK];
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n;
@@ -70,46 +71,74 @@ typedef struct {
     int log;
 } row_result;
 
-DS_INLINE ds_vec result(const row_result *r, ds_vec raw, uint32_t t) {
-    return r->log ? raw - r->from - r->log_sum : ds_exp2_for(DS_FOR_RESULTS, ds_power(&r->powers, raw), t) * r->factor;
-}
+DS_INLINE ds_vec log_of(const row_result *r, ds_vec raw) { return raw - r->from - r->log_sum; }
 
-/* Results from `i` to `end`, as many pairs as there are; what is read next is fetched from `next`, where
- * it is told. Of `plain` ones nothing is asked on the way, so that more of them are under way at a time. */
-DS_INLINE int64_t write_pairs(void *y, int64_t i, int64_t end, const score_row *row, const row_result *of, uint32_t t,
-                              int plain, int streams) {
-    const ds_scores s = row->s;
+/* Results of whole pairs from `i` to `end`, where there is no mask, the scale is positive and no score is
+ * far from 0; returns where they end. Nothing is asked on the way, so that many of them are under way. */
+DS_INLINE int64_t write_pairs(void *y, int64_t i, int64_t end, const void *x, const row_result *of, uint32_t t,
+                              int streams) {
     const row_result r = *of;
+    const ds_vec from = -r.powers.from;
+    for (; r.log && i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+        ds_vec2 v = ds_load2(x, i, t);
+        ds_store2(y, i, (ds_vec2){log_of(&r, v.a), log_of(&r, v.b)}, t, streams);
+    }
     for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-        ds_vec2 v;
-        if (plain) {
-            v = ds_load2(s.x, i, t);
-            v = (ds_vec2){ds_vfma(v.a, r.powers.scale, -r.powers.from), ds_vfma(v.b, r.powers.scale, -r.powers.from)};
-            v = (ds_vec2){ds_exp2_for(DS_FOR_RESULTS, v.a, t) * r.factor, ds_exp2_for(DS_FOR_RESULTS, v.b, t) * r.factor};
-        } else {
-            v = ds_raw2(&s, i, t, s.mask != 0);
-            v = (ds_vec2){result(&r, v.a, t), result(&r, v.b, t)};
-        }
-        ds_store2(y, i, v, t, streams);
+        ds_vec2 v = ds_load2(x, i, t);
+        v = (ds_vec2){ds_vfma(v.a, r.powers.scale, from), ds_vfma(v.b, r.powers.scale, from)};
+        v = (ds_vec2){ds_exp2_for(DS_FOR_RESULTS, v.a, t), ds_exp2_for(DS_FOR_RESULTS, v.b, t)};
+        ds_store2(y, i, (ds_vec2){v.a * r.factor, v.b * r.factor}, t, streams);
     }
     return i;
 }
 
+/* A tile of `n` elements from `i`: whole pairs, then vectors. What is done between load and store has no
+ * dtype, and needs no loop of its own for each. */
+typedef struct {
+    ds_vec v[TILE / DS_LANES];
+} score_tile;
+
+DS_INLINE void load_raw(score_tile *to, const ds_scores *s, int64_t i, int64_t n, uint32_t t) {
+    int64_t k = 0;
+    for (; k + DS_SCORE_PAIR <= n; k += DS_SCORE_PAIR) {
+        ds_vec2 v = ds_raw2(s, i + k, t, s->mask != 0);
+        to->v[k / DS_LANES] = v.a;
+        to->v[k / DS_LANES + 1] = v.b;
+    }
+    if (k == n) return;
+    ds_vec2 v = ds_raw_rest(n - k, s, i + k, t);
+    to->v[k / DS_LANES] = v.a;
+    to->v[k / DS_LANES + 1] = v.b;
+}
+
+DS_INLINE void store_tile(void *y, int64_t i, int64_t n, const score_tile *from, uint32_t t, int streams) {
+    int64_t k = 0;
+    for (; k + DS_SCORE_PAIR <= n; k += DS_SCORE_PAIR)
+        ds_store2(y, i + k, (ds_vec2){from->v[k / DS_LANES], from->v[k / DS_LANES + 1]}, t, streams);
+    for (; k < n; k += DS_LANES) ds_store_first(n - k, y, i + k, from->v[k / DS_LANES], t);
+}
+
 /* A longer row, a masked one, or one of which the logarithm is wanted: it is looked at once more. */
-DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int log, int streams) {
+DS_ONCE void long_row(void *y, const score_row *row, uint32_t dtype, int log, int streams) {
     const ds_scores *s = &row->s;
     const int masked = s->mask != 0;
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n, i = 0;
-    ds_softmax_add(&seen, s, n, t, log ? DS_FOR_LOGARITHM : DS_FOR_RESULTS);
+    ds_softmax_add(&seen, s, n, dtype, log ? DS_FOR_LOGARITHM : DS_FOR_RESULTS);
     row_result r = {.powers = ds_powers_from(s, seen.from, masked), .from = ds_splat(seen.from), .log = log};
     r.factor = ds_splat(inverse(&seen, masked) * (float)r.powers.correction);
     r.log_sum = ds_splat(ds_log((float)seen.sum));
-    const int plain = !masked && !log && !r.powers.is_far && s->scale >= 0;
-    for (int64_t end = ds_lead(y, n, t, streams);; end = n) { /* up to where vectors are aligned, and on */
-        i = plain ? write_pairs(y, i, end, row, &r, t, 1, streams) : write_pairs(y, i, end, row, &r, t, 0, streams);
-        for (; i < end; i += DS_LANES)
-            ds_store_first(end - i, y, i, result(&r, ds_raw_first(end - i, s, i, t, masked), t), t);
+    const int plain = log || (!masked && !r.powers.is_far && s->scale >= 0);
+    for (int64_t end = ds_lead(y, n, dtype, streams);; end = n) { /* up to where vectors are aligned, and on */
+        if (plain) DS_WITH_FLOAT(t, dtype, i = write_pairs(y, i, end, s->x, &r, t, streams));
+        for (; i < end; i += TILE) {
+            score_tile tile;
+            int64_t some = ds_min(TILE, end - i);
+            DS_WITH_FLOAT(t, dtype, load_raw(&tile, s, i, some, t));
+            for (int64_t k = 0; k * DS_LANES < some; k++)
+                tile.v[k] = log ? log_of(&r, tile.v[k]) : ds_vexp2(ds_power(&r.powers, tile.v[k])) * r.factor;
+            DS_WITH_FLOAT(t, dtype, store_tile(y, i, some, &tile, t, streams));
+        }
         i = end;
         if (end == n) break;
     }
