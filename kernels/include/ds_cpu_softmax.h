@@ -9,11 +9,11 @@
 #define DS_CPU_SOFTMAX_H
 
 #include "ds_cpu_math.h"
+#include "ds_cpu_rows.h"
 
 enum {
     DS_SCORE_PAIR = 2 * DS_LANES,
     DS_SCORE_BLOCK = 64 * DS_LANES, /* f32 sums of at most 32 terms a lane; between blocks, f64 */
-    DS_SCORE_AHEAD = 2048,          /* elements from what is read to what is fetched */
 };
 
 /* The least score there is. It stands for -infinity, from which no difference could be taken. */
@@ -170,7 +170,7 @@ DS_INLINE ds_softmax_sums ds_softmax_look(const ds_scores *s, int64_t i, int64_t
     ds_softmax_sums of = {{least, least}, {zero, zero}, {zero, zero}};
     for (; i < end; i += DS_SCORE_PAIR) {
         const int is_rest = end - i < DS_SCORE_PAIR;
-        ds_prefetch2(s->x, i + DS_SCORE_AHEAD, t, 1);
+        ds_fetch_pair(s->x, i, t);
         ds_vec2 raw = is_rest ? ds_raw_rest(end - i, s, i, t) : ds_raw2(s, i, t, masked);
         if (purpose == DS_FOR_LOSS) of.total = (ds_vec2){of.total.a + raw.a, of.total.b + raw.b};
         if (is_rest) {

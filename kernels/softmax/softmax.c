@@ -2,7 +2,7 @@
  *
  * Limit: memory. An element is read and written once, 2 of T an element. A row is looked at a second
  * time for its results, when it is in a cache: the first level holds about 10000 of f32, the second
- * half a million, so only what is longer comes from memory twice. The next row is fetched meanwhile.
+ * half a million, so only what is longer comes from memory twice.
  * An exponential is some 5 cycles of a vector of 16 with AVX-512; half types, and rows that need two,
  * take longer for them than memory does where a core has much of it for itself.
  */
@@ -32,10 +32,9 @@ DS_ONCE float inverse(const ds_softmax *row, int is_masked) {
     return row->sum == 0 && is_masked ? 0 : (float)(1 / row->sum);
 }
 
-/* The row `s` of `n` scores and what is read after it, NULL for nothing. */
+/* The row `s` of `n` scores. */
 typedef struct {
     ds_scores s;
-    const void *next;
     int64_t n;
 } score_row;
 
@@ -56,7 +55,6 @@ DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams)
         ds_vec factor = ds_splat(whole * block.correction * (below == 0 ? 1 : ds_exp(below)));
         int64_t end = ds_min(i + DS_SCORE_BLOCK, n);
         for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-            if (row->next) ds_prefetch2(row->next, i, t, 1);
             ds_vec2 v = ds_load2(kept, i, DS_F32);
             ds_store2(y, i, (ds_vec2){v.a * factor, v.b * factor}, t, streams);
         }
@@ -165,7 +163,6 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, 
             from.s.mask_stride = mask->strides[mask->ndim - 1];
         }
         int64_t n = from.n = visible(x, row, causal);
-        from.next = row + 1 < end ? ds_at(x->data, ds_row_offset(x, row + 1), t) : 0;
         void *to = ds_at(y->data, ds_row_offset(y, row), t);
         if (n <= KEPT && !mask && !log) short_row(to, &from, t, large && ds_aligned(to));
         else long_row(to, &from, t, log, large);
