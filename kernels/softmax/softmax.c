@@ -39,7 +39,7 @@ typedef struct {
 } score_row;
 
 /* A row that fits in the first level of the caches twice: its exponentials are kept as they are
- * summed, each block's to the maximum so far. */
+ * summed, each block's to what differences were taken to by then. */
 DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams) {
     _Alignas(64) float kept[KEPT + DS_SCORE_PAIR];
     ds_kept_block blocks[KEPT / DS_SCORE_BLOCK];
@@ -90,8 +90,8 @@ DS_INLINE int64_t write_pairs(void *y, int64_t i, int64_t end, const void *x, co
     return i;
 }
 
-/* A tile of `n` elements from `i`: whole pairs, then vectors. What is done between load and store has no
- * dtype, and needs no loop of its own for each. */
+/* A tile of `n` elements from `i`: whole pairs, then vectors. It is for rests, and for rows that masks or
+ * large scores make rare: dtypes are asked at run time, one body for all. */
 typedef struct {
     ds_vec v[TILE / DS_LANES];
 } score_tile;
@@ -132,10 +132,11 @@ DS_ONCE void long_row(void *y, const score_row *row, uint32_t dtype, int log, in
         for (; i < end; i += TILE) {
             score_tile tile;
             int64_t some = ds_min(TILE, end - i);
-            DS_WITH_FLOAT(t, dtype, load_raw(&tile, s, i, some, t));
+            load_raw(&tile, s, i, some, dtype);
             for (int64_t k = 0; k * DS_LANES < some; k++)
-                tile.v[k] = log ? log_of(&r, tile.v[k]) : ds_vexp2(ds_power(&r.powers, tile.v[k])) * r.factor;
-            DS_WITH_FLOAT(t, dtype, store_tile(y, i, some, &tile, t, streams));
+                tile.v[k] = log ? log_of(&r, tile.v[k])
+                                : ds_exp2_for(DS_FOR_RESULTS, ds_power(&r.powers, tile.v[k]), dtype) * r.factor;
+            store_tile(y, i, some, &tile, dtype, streams);
         }
         i = end;
         if (end == n) break;
