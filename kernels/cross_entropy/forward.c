@@ -30,9 +30,9 @@ static const void *row_of(const ds_tensor *logits, int64_t row) {
 }
 
 /* Adds a row of logits. */
-DS_ONCE void add_row(ds_softmax *seen, const void *x, int64_t n, uint32_t dtype) {
+DS_ONCE void add_row(ds_softmax *seen, const void *x, int64_t n, uint32_t dtype, int purpose) {
     ds_scores s = {.x = x, .scale = 1};
-    ds_softmax_add(seen, &s, n, dtype, 1);
+    ds_softmax_add(seen, &s, n, dtype, purpose);
 }
 
 /* What the loss of a row follows from. */
@@ -60,13 +60,14 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     const ds_tensor *logits = ds_arg_tensor(call, LOGITS, 0);
     const int64_t *targets = ds_arg_tensor(call, TARGETS, 0)->data;
     float *loss = ds_arg_tensor(call, LOSS, 0)->data, *lse = ds_arg_tensor(call, LSE, 0)->data;
+    double smoothing = call->scalars[LABEL_SMOOTHING].f;
     for (int64_t row = begin; row < end; row++) {
         const void *x = row_of(logits, row);
         row_sums r = {ds_softmax_none(), 0, targets[row], logits->shape[1]};
         if (r.target >= 0 && r.target < r.classes) r.target_logit = element(x, r.target, logits->dtype);
-        add_row(&r.seen, x, r.classes, logits->dtype);
+        add_row(&r.seen, x, r.classes, logits->dtype, smoothing != 0 ? DS_FOR_LOSS : DS_FOR_LOGARITHM);
         double log_sum = (double)ds_log((float)r.seen.sum);
-        finish_row(r, log_sum, call->scalars[IGNORE_INDEX].i, call->scalars[LABEL_SMOOTHING].f, &loss[row], &lse[row]);
+        finish_row(r, log_sum, call->scalars[IGNORE_INDEX].i, smoothing, &loss[row], &lse[row]);
     }
 }
 
@@ -83,9 +84,9 @@ static void run_tile(const ds_call *call, uint32_t phase, int64_t begin, int64_t
         float *state = states + row * COLUMNS;
         ds_softmax seen = ds_softmax_none();
         if (call->scalars[FIRST].i) state[TARGET_LOGIT] = 0;
-        else seen = (ds_softmax){state[MAX], (double)state[SUM], (double)state[TOTAL]};
+        else seen = (ds_softmax){state[MAX], state[MAX], (double)state[SUM], (double)state[TOTAL]};
         const void *x = row_of(logits, row);
-        add_row(&seen, x, width, logits->dtype);
+        add_row(&seen, x, width, logits->dtype, DS_FOR_LOSS);
         int64_t target = targets[row];
         if (target >= offset && target - offset < width)
             state[TARGET_LOGIT] = element(x, target - offset, logits->dtype);

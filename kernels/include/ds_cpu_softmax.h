@@ -1,14 +1,15 @@
-/* The greatest score of a row and the sum of its exponentials in one pass over memory, on a CPU:
- * what softmax and cross entropy begin with.
+/* The greatest score of a row and the sum of its exponentials in one pass, on a CPU: what softmax and
+ * cross entropy begin with.
  *
- * A block of the row is looked at twice, for its maximum and, by now in a cache, for its sum; the
- * next block is fetched meanwhile. Where a block raises the maximum, the sum so far is scaled down
- * (Milakov and Gimelshein 2018, arXiv 1805.02867).
+ * Exponentials are of differences to the greatest of the row's first scores. What is greater makes them
+ * large, but seldom too large for f32: only then the sum so far is scaled down (Milakov and Gimelshein
+ * 2018, arXiv 1805.02867), and the block is looked at again.
  */
 #ifndef DS_CPU_SOFTMAX_H
 #define DS_CPU_SOFTMAX_H
 
 #include "ds_cpu_math.h"
+#include "ds_cpu_rows.h"
 
 enum {
     DS_SCORE_PAIR = 2 * DS_LANES,
@@ -38,12 +39,13 @@ DS_INLINE int64_t ds_lead(const void *p, int64_t n, uint32_t t, int streams) {
 
 /* What a pass has seen of a row so far. */
 typedef struct ds_softmax {
-    float max;    /* of `ds_raw2`; DS_LEAST_SCORE where every score is -infinity */
-    double sum;   /* of exp(score - greatest): 0 where all are -infinity, NaN with +infinity or NaN */
+    float from;   /* what differences are taken to; DS_LEAST_SCORE where every score is -infinity */
+    float max;    /* of `ds_raw2`; DS_LEAST_SCORE again */
+    double sum;   /* of exp(score - from): 0 where all are -infinity, NaN with +infinity or NaN */
     double total; /* of `ds_raw2` */
 } ds_softmax;
 
-DS_INLINE ds_softmax ds_softmax_none(void) { return (ds_softmax){DS_LEAST_SCORE, 0, 0}; }
+DS_INLINE ds_softmax ds_softmax_none(void) { return (ds_softmax){DS_LEAST_SCORE, DS_LEAST_SCORE, 0, 0}; }
 
 /* Ones in the first `n` lanes. */
 DS_INLINE ds_vec_i32 ds_lanes_below(int64_t n) {
@@ -92,8 +94,8 @@ DS_INLINE ds_vec ds_mask_first(int64_t n, const ds_scores *s, int64_t i, uint32_
 /* What is compared: the scores with a mask, else x with the sign of scale. */
 DS_INLINE ds_vec2 ds_raw2(const ds_scores *s, int64_t i, uint32_t t, int masked) {
     ds_vec2 x = ds_load2(s->x, i, t);
-    ds_vec factor = ds_splat(masked ? s->scale : s->scale < 0 ? -1 : 1);
-    if (!masked) return (ds_vec2){x.a * factor, x.b * factor};
+    if (!masked) return s->scale < 0 ? (ds_vec2){-x.a, -x.b} : x;
+    ds_vec factor = ds_splat(s->scale);
     ds_vec2 mask = ds_mask2(s, i, t);
     return (ds_vec2){ds_vfma(x.a, factor, mask.a), ds_vfma(x.b, factor, mask.b)};
 }
@@ -101,8 +103,15 @@ DS_INLINE ds_vec2 ds_raw2(const ds_scores *s, int64_t i, uint32_t t, int masked)
 /* The same of the first `n` lanes. */
 DS_INLINE ds_vec ds_raw_first(int64_t n, const ds_scores *s, int64_t i, uint32_t t, int masked) {
     ds_vec x = ds_load_first(n, s->x, i, t);
-    ds_vec factor = ds_splat(masked ? s->scale : s->scale < 0 ? -1 : 1);
-    return masked ? ds_vfma(x, factor, ds_mask_first(n, s, i, t)) : x * factor;
+    if (!masked) return s->scale < 0 ? -x : x;
+    return ds_vfma(x, ds_splat(s->scale), ds_mask_first(n, s, i, t));
+}
+
+/* The last of a row, less than a pair, one vector after the other; 0 in the other lanes. */
+DS_ONCE ds_vec2 ds_raw_rest(int64_t n, const ds_scores *s, int64_t i, uint32_t dtype) {
+    ds_vec2 rest = {ds_raw_first(n, s, i, dtype, s->mask != 0), ds_splat(0)};
+    if (n > DS_LANES) rest.b = ds_raw_first(n - DS_LANES, s, i + DS_LANES, dtype, s->mask != 0);
+    return rest;
 }
 
 /* What a difference of those has to be multiplied with to be one of scores. */
@@ -110,76 +119,121 @@ DS_INLINE float ds_raw_scale(const ds_scores *s, int masked) {
     return masked ? 1 : s->scale < 0 ? -s->scale : s->scale;
 }
 
-/* The same for a score in powers of two. */
-DS_INLINE float ds_log2_scale(const ds_scores *s, int masked) { return 0x1.715476p+0f * ds_raw_scale(s, masked); }
+/* Whether a product and a sum are rounded once. */
+#if DS_LANES > 4 || defined(__aarch64__)
+#define DS_IS_FUSED 1
+#else
+#define DS_IS_FUSED 0
+#endif
 
-/* Differences to the raw score `from`, scaled. */
-DS_INLINE ds_vec2 ds_scores2(const ds_scores *s, int64_t i, ds_vec from, ds_vec scale, uint32_t t, int masked) {
-    ds_vec2 raw = ds_raw2(s, i, t, masked);
-    return (ds_vec2){(raw.a - from) * scale, (raw.b - from) * scale};
+/* How a power of two follows from a raw score: the difference to `from` times `scale`. Where scores are
+ * not large, one operation makes it of their product, and the 2^-16 at most that the product of `from`
+ * lost in rounding are made good by a factor. */
+typedef struct ds_powers {
+    ds_vec from, scale;
+    double correction;
+    int is_far; /* the difference comes first */
+} ds_powers;
+
+DS_INLINE ds_powers ds_powers_from(const ds_scores *s, float from, int masked) {
+    float scale = 0x1.715476p+0f * ds_raw_scale(s, masked), product = from * scale;
+    int is_far = !DS_IS_FUSED || !(product > -512 && product < 512);
+    double lost = (double)from * (double)scale - (double)product;
+    return (ds_powers){.from = ds_splat(is_far ? from : product),
+                       .scale = ds_splat(scale),
+                       .correction = is_far ? 1 : 1 - 0x1.62e43p-1 * lost,
+                       .is_far = is_far};
 }
 
-/* The same of the first `n` lanes. */
-DS_INLINE ds_vec ds_scores_first(int64_t n, const ds_scores *s, int64_t i, ds_vec from, ds_vec scale,
-                                 uint32_t t, int masked) {
-    return (ds_raw_first(n, s, i, t, masked) - from) * scale;
+DS_INLINE ds_vec ds_power(const ds_powers *p, ds_vec raw) {
+    return p->is_far ? (raw - p->from) * p->scale : ds_vfma(raw, p->scale, -p->from);
 }
 
-/* Adds the scores from `i` to `end`, a block at most; of `total` only where `totals`. Exponentials of
- * differences to the maximum so far are left in `kept`, where there is such, whole vectors. */
-DS_INLINE void ds_softmax_block_of(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
-                                   uint32_t t, int totals) {
+/* What the exponentials are for. */
+enum { DS_FOR_RESULTS, DS_FOR_LOGARITHM, DS_FOR_LOSS /* and the scores are added, too */ };
+
+DS_INLINE ds_vec ds_exp2_for(int purpose, ds_vec power, uint32_t t) {
+    return t == DS_F32 || purpose != DS_FOR_RESULTS ? ds_vexp2(power) : ds_vexp2_half(power);
+}
+
+/* What a look at a block finds. */
+typedef struct ds_softmax_sums {
+    ds_vec2 most, sum, total;
+} ds_softmax_sums;
+
+/* Looks at the scores from `i` to `end`. Their powers are left in `kept`, where there is such, whole
+ * pairs. */
+DS_INLINE ds_softmax_sums ds_softmax_look(const ds_scores *s, int64_t i, int64_t end, const ds_powers *powers,
+                                          float *kept, uint32_t t, int purpose) {
     const int masked = s->mask != 0;
-    const ds_vec zero = ds_splat(0);
-    int64_t begin = i;
-    ds_vec2 most = {ds_splat(of->max), ds_splat(of->max)}, all = {{0}};
-    for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-        ds_vec2 score = ds_raw2(s, i, t, masked);
-        most = (ds_vec2){ds_vmax(score.a, most.a), ds_vmax(score.b, most.b)};
-        if (totals) all = (ds_vec2){all.a + score.a, all.b + score.b};
-    }
-    for (; i < end; i += DS_LANES) {
-        ds_vec score = ds_raw_first(end - i, s, i, t, masked);
-        ds_vec_i32 there = ds_lanes_below(end - i);
-        most.a = ds_vmax(ds_vselect(there, score, most.a), most.a);
-        if (totals) all.a += ds_vselect(there, score, zero);
-    }
-    /* A NaN in `most` is the second operand, so it was none: NaN scores are left to the sum. A block
-     * seldom raises the maximum, which the processor foresees: the sum need not wait for it. */
-    float max = ds_vgreatest(ds_vmax(most.a, most.b));
-    if (max > of->max) {
-        of->sum *= (double)ds_exp((of->max - max) * ds_raw_scale(s, masked));
-        of->max = max;
-    }
-    if (totals) of->total += ds_vsum(all.a + all.b);
-
-    ds_vec from = ds_splat(of->max), scale = ds_splat(ds_log2_scale(s, masked));
-    ds_vec2 sum = {{0}};
-    for (i = begin; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-        ds_prefetch2(s->x, i + 2 * DS_SCORE_BLOCK, t, 1);
-        ds_vec2 power = ds_scores2(s, i, from, scale, t, masked);
-        power = (ds_vec2){ds_vexp2(power.a), ds_vexp2(power.b)};
-        sum = (ds_vec2){sum.a + power.a, sum.b + power.b};
+    const ds_vec zero = ds_splat(0), least = ds_splat(DS_LEAST_SCORE), none = ds_splat(-__builtin_inff());
+    ds_softmax_sums of = {{least, least}, {zero, zero}, {zero, zero}};
+    for (; i < end; i += DS_SCORE_PAIR) {
+        const int is_rest = end - i < DS_SCORE_PAIR;
+        ds_fetch_pair(s->x, i, t);
+        ds_vec2 raw = is_rest ? ds_raw_rest(end - i, s, i, t) : ds_raw2(s, i, t, masked);
+        if (purpose == DS_FOR_LOSS) of.total = (ds_vec2){of.total.a + raw.a, of.total.b + raw.b};
+        if (is_rest) {
+            raw.a = ds_vselect(ds_lanes_below(end - i), raw.a, none);
+            raw.b = ds_vselect(ds_lanes_below(end - i - DS_LANES), raw.b, none);
+        }
+        /* A NaN is the first operand, so it is not in `most`: such scores are left to the sum. */
+        of.most = (ds_vec2){ds_vmax(raw.a, of.most.a), ds_vmax(raw.b, of.most.b)};
+        ds_vec2 power = {ds_power(powers, raw.a), ds_power(powers, raw.b)};
+        power = (ds_vec2){ds_exp2_for(purpose, power.a, t), ds_exp2_for(purpose, power.b, t)};
+        of.sum = (ds_vec2){of.sum.a + power.a, of.sum.b + power.b};
         if (kept) ds_store2(kept, i, power, DS_F32, 0);
     }
-    for (; i < end; i += DS_LANES) {
-        ds_vec power = ds_vexp2(ds_scores_first(end - i, s, i, from, scale, t, masked));
-        sum.a += ds_vselect(ds_lanes_below(end - i), power, zero);
-        if (kept) ds_store(kept, i, power, DS_F32);
+    return of;
+}
+
+/* Takes differences to the greatest score from now on. */
+DS_ONCE void ds_softmax_settle(ds_softmax *of, float scale) {
+    if (of->max == of->from) return;
+    of->sum *= (double)ds_exp((of->from - of->max) * scale);
+    of->from = of->max;
+}
+
+/* What the powers of a block have to be multiplied with to be exponentials of differences to `from`. */
+typedef struct ds_kept_block {
+    float from, correction;
+} ds_kept_block;
+
+/* Adds the scores from `i` to `end`, a block at most. */
+DS_INLINE ds_kept_block ds_softmax_block_of(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
+                                            uint32_t t, int purpose) {
+    const int masked = s->mask != 0;
+    if (of->from == DS_LEAST_SCORE && i + DS_SCORE_PAIR <= end) { /* nothing yet to take differences to */
+        ds_vec2 first = ds_raw2(s, i, t, masked);
+        of->from = of->max = ds_vgreatest(ds_vmax(first.a, ds_vmax(first.b, ds_splat(DS_LEAST_SCORE))));
     }
-    of->sum += ds_vsum(sum.a + sum.b);
+    for (int again = 0;; again = 1) {
+        ds_powers powers = ds_powers_from(s, of->from, masked);
+        ds_softmax_sums seen = ds_softmax_look(s, i, end, &powers, kept, t, purpose);
+        double sum = ds_vsum(seen.sum.a + seen.sum.b) * powers.correction;
+        float max = ds_vgreatest(ds_vmax(seen.most.a, seen.most.b));
+        of->max = max > of->max ? max : of->max;
+        if (sum < 0x1p64 || again) { /* NaN stays one */
+            of->sum += sum;
+            if (purpose == DS_FOR_LOSS) of->total += ds_vsum(seen.total.a + seen.total.b);
+            return (ds_kept_block){of->from, (float)powers.correction};
+        }
+        ds_softmax_settle(of, ds_raw_scale(s, masked));
+    }
 }
 
 /* One body a dtype: what else tells calls apart is asked at run time, which memory hides. */
-DS_ONCE void ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
-                              uint32_t dtype, int totals) {
-    DS_WITH_FLOAT(t, dtype, ds_softmax_block_of(of, s, i, end, kept, t, totals));
+DS_ONCE ds_kept_block ds_softmax_block(ds_softmax *of, const ds_scores *s, int64_t i, int64_t end, float *kept,
+                                       uint32_t dtype, int purpose) {
+    DS_WITH_FLOAT(t, dtype, return ds_softmax_block_of(of, s, i, end, kept, t, purpose));
+    return (ds_kept_block){0, 0};
 }
 
 /* Adds the first `n` scores of a row. */
-DS_INLINE void ds_softmax_add(ds_softmax *of, const ds_scores *s, int64_t n, uint32_t t, int totals) {
+DS_INLINE void ds_softmax_add(ds_softmax *of, const ds_scores *s, int64_t n, uint32_t t, int purpose) {
     for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK)
-        ds_softmax_block(of, s, i, ds_min(i + DS_SCORE_BLOCK, n), 0, t, totals);
+        ds_softmax_block(of, s, i, ds_min(i + DS_SCORE_BLOCK, n), 0, t, purpose);
+    if (purpose != DS_FOR_RESULTS) ds_softmax_settle(of, ds_raw_scale(s, s->mask != 0));
 }
 
 #endif

@@ -3,9 +3,8 @@
  * Limit: memory. An element is read and written once; the rows of the tables serve every head of a
  * token and stay in a cache. Six operations for two elements are free.
  */
-#include "ds_cpu_simd.h"
-
-enum { CHUNK_ELEMENTS = 16 * 1024 /* worth a thread's while */, PAIR = 2 * DS_LANES };
+#include "ds_cpu_mixed.h"
+#include "ds_cpu_rows.h"
 
 /* rope(x, cos, sin, positions, offset, inverse, interleaved) -> y; an item is a token. */
 enum { X, COS, SIN, POSITIONS, Y };
@@ -16,23 +15,7 @@ static void plan(const ds_call *call, ds_plan *out) {
     const int64_t *shape = ds_arg_tensor(call, X, 0)->shape;
     out->phases = 1;
     out->phase[0].items = shape[0] * shape[1];
-    out->phase[0].grain = ds_max(1, CHUNK_ELEMENTS / ds_max(1, shape[2] * shape[3]));
-}
-
-/* Two vectors one after the other, of any dtype: pairs of bf16 would take turns. */
-DS_INLINE void put2(void *to, int64_t i, ds_vec a, ds_vec b, uint32_t t, int streams) {
-    if (t != DS_BF16) {
-        ds_store2(to, i, (ds_vec2){a, b}, t, streams);
-        return;
-    }
-    ds_vec_u16 half[2] = {ds_vec_to_half(a, t), ds_vec_to_half(b, t)};
-    ds_vec_u32 bits;
-#if DS_LANES == 16 /* not through memory, where the load would wait for both stores */
-    bits = (ds_vec_u32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)half[0]), (__m256i)half[1], 1);
-#else
-    __builtin_memcpy(&bits, half, sizeof bits);
-#endif
-    ds_put(ds_at(to, i, t), bits, streams);
+    out->phase[0].grain = ds_max(1, DS_CHUNK_ELEMENTS / ds_max(1, shape[2] * shape[3]));
 }
 
 /* The elements of even places in `a`, of odd ones in `b`, from two vectors; and back. Pairs of bf16
@@ -86,15 +69,17 @@ typedef struct {
 /* Points (x[i], x[angles + i]). */
 DS_INLINE void turn_halves(void *y, const void *x, const angles *by, uint32_t t, int streams) {
     int64_t n = by->angles, i = 0;
-    for (; i + PAIR <= n; i += PAIR) {
+    for (; i + DS_PAIR <= n; i += DS_PAIR) {
         ds_vec2 r[2];
+        ds_fetch_pair(x, i, t);
+        ds_fetch_pair(x, n + i, t);
         for (int k = 0; k < 2; k++) {
             int64_t at = i + k * DS_LANES;
             r[k] = turned(ds_load(x, at, t), ds_load(x, n + at, t), ds_load(by->cos, at, DS_F32),
                           ds_load(by->sin, at, DS_F32) * by->sign);
         }
-        put2(y, i, r[0].a, r[1].a, t, streams);
-        put2(y, n + i, r[0].b, r[1].b, t, streams);
+        ds_store2_in_order(y, i, (ds_vec2){r[0].a, r[1].a}, t, 1, streams);
+        ds_store2_in_order(y, n + i, (ds_vec2){r[0].b, r[1].b}, t, 1, streams);
     }
     for (; i < n; i += DS_LANES) {
         int64_t some = n - i;
@@ -114,6 +99,7 @@ static float scalar_at(const void *x, int64_t i, uint32_t t) {
 DS_INLINE void turn_neighbours(void *y, const void *x, const angles *by, uint32_t t, int streams) {
     int64_t n = by->angles, i = 0;
     for (; i + DS_LANES <= n; i += DS_LANES) {
+        ds_fetch_pair(x, 2 * i, t);
         ds_vec2 v = ds_load2(x, 2 * i, t);
         if (t != DS_BF16) v = apart(v);
         v = turned(v.a, v.b, ds_load(by->cos, i, DS_F32), ds_load(by->sin, i, DS_F32) * by->sign);
@@ -137,7 +123,7 @@ DS_INLINE void turn_head(void *y, const void *x, const angles *by, int64_t d, ui
     } else {
         turn_halves(y, x, by, t, streams && ds_aligned(ds_at(y, by->angles, t)));
     }
-    if (x != y) __builtin_memcpy(ds_at(y, n, t), ds_at(x, n, t), (size_t)((d - n) * ds_size(t)));
+    if (n < d && x != y) __builtin_memcpy(ds_at(y, n, t), ds_at(x, n, t), (size_t)((d - n) * ds_size(t)));
 }
 
 /* Where the token `index` of sequence `batch` stands. */
@@ -146,6 +132,11 @@ static int64_t position_of(const ds_call *call, int64_t batch, int64_t index) {
     if (!call->args[POSITIONS].count) return index + offset;
     const ds_tensor *positions = ds_arg_tensor(call, POSITIONS, 0);
     return offset + ds_index_at(positions, batch * positions->strides[0] + index * positions->strides[1]);
+}
+
+/* Elements to a head, which for so short a row is not worth a division. */
+DS_INLINE int64_t offset_of(const ds_tensor *x, int64_t batch, int64_t index, int64_t head) {
+    return batch * x->strides[0] + index * x->strides[1] + head * x->strides[2];
 }
 
 DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
@@ -161,8 +152,8 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t) 
         by.cos = is_told ? (const float *)cos->data + position * width : 0;
         by.sin = is_told ? (const float *)sin->data + position * width : 0;
         for (int64_t head = 0; head < heads; head++) {
-            const void *from = ds_at(x->data, ds_row_offset(x, token * heads + head), t);
-            void *to = ds_at(y->data, ds_row_offset(y, token * heads + head), t);
+            const void *from = ds_at(x->data, offset_of(x, batch, index, head), t);
+            void *to = ds_at(y->data, offset_of(y, batch, index, head), t);
             turn_head(to, from, &by, d, t, interleaved, large && ds_aligned(to));
         }
     }

@@ -2,7 +2,7 @@
  *
  * Limit: memory. An element is read and written once, 2 of T an element. A row is looked at a second
  * time for its results, when it is in a cache: the first level holds about 10000 of f32, the second
- * half a million, so only what is longer comes from memory twice. The next row is fetched meanwhile.
+ * half a million, so only what is longer comes from memory twice.
  * An exponential is some 5 cycles of a vector of 16 with AVX-512; half types, and rows that need two,
  * take longer for them than memory does where a core has much of it for itself.
  */
@@ -11,6 +11,7 @@
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
     KEPT = 4096,                /* exponentials of a row that are not computed twice */
+    TILE = 4 * DS_SCORE_PAIR,   /* elements between which dtypes are asked for */
 };
 
 /* softmax(x, mask, scale, causal) -> y; an item is a row. log_softmax(x) -> y. */
@@ -31,31 +32,29 @@ DS_ONCE float inverse(const ds_softmax *row, int is_masked) {
     return row->sum == 0 && is_masked ? 0 : (float)(1 / row->sum);
 }
 
-/* The row `s` of `n` scores and what is read after it, NULL for nothing. */
+/* The row `s` of `n` scores. */
 typedef struct {
     ds_scores s;
-    const void *next;
     int64_t n;
 } score_row;
 
 /* A row that fits in the first level of the caches twice: its exponentials are kept as they are
- * summed, each block's to the maximum so far. */
+ * summed, each block's to what differences were taken to by then. */
 DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams) {
-    _Alignas(64) float kept[KEPT + DS_LANES];
-    float max[KEPT / DS_SCORE_BLOCK];
+    _Alignas(64) float kept[KEPT + DS_SCORE_PAIR];
+    ds_kept_block blocks[KEPT / DS_SCORE_BLOCK];
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n;
-    for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK) {
-        ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, 0);
-        max[i / DS_SCORE_BLOCK] = seen.max;
-    }
+    for (int64_t i = 0; i < n; i += DS_SCORE_BLOCK)
+        blocks[i / DS_SCORE_BLOCK] =
+            ds_softmax_block(&seen, &row->s, i, ds_min(i + DS_SCORE_BLOCK, n), kept, t, DS_FOR_RESULTS);
     float whole = inverse(&seen, 0);
     for (int64_t i = 0; i < n;) {
-        float below = (max[i / DS_SCORE_BLOCK] - seen.max) * ds_raw_scale(&row->s, 0);
-        ds_vec factor = ds_splat(below == 0 ? whole : whole * ds_exp(below));
+        ds_kept_block block = blocks[i / DS_SCORE_BLOCK];
+        float below = (block.from - seen.from) * ds_raw_scale(&row->s, 0);
+        ds_vec factor = ds_splat(whole * block.correction * (below == 0 ? 1 : ds_exp(below)));
         int64_t end = ds_min(i + DS_SCORE_BLOCK, n);
         for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-            if (row->next) ds_prefetch2(row->next, i, t, 1);
             ds_vec2 v = ds_load2(kept, i, DS_F32);
             ds_store2(y, i, (ds_vec2){v.a * factor, v.b * factor}, t, streams);
         }
@@ -63,28 +62,81 @@ DS_INLINE void short_row(void *y, const score_row *row, uint32_t t, int streams)
     }
 }
 
+/* What results of a row follow from. */
+typedef struct {
+    ds_powers powers;
+    ds_vec from, log_sum, factor;
+    int log;
+} row_result;
+
+DS_INLINE ds_vec log_of(const row_result *r, ds_vec raw) { return raw - r->from - r->log_sum; }
+
+/* Results of whole pairs from `i` to `end`, where there is no mask, the scale is positive and no score is
+ * far from 0; returns where they end. Nothing is asked on the way, so that many of them are under way. */
+DS_INLINE int64_t write_pairs(void *y, int64_t i, int64_t end, const void *x, const row_result *of, uint32_t t,
+                              int streams) {
+    const row_result r = *of;
+    const ds_vec from = -r.powers.from;
+    for (; r.log && i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+        ds_vec2 v = ds_load2(x, i, t);
+        ds_store2(y, i, (ds_vec2){log_of(&r, v.a), log_of(&r, v.b)}, t, streams);
+    }
+    for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
+        ds_vec2 v = ds_load2(x, i, t);
+        v = (ds_vec2){ds_vfma(v.a, r.powers.scale, from), ds_vfma(v.b, r.powers.scale, from)};
+        v = (ds_vec2){ds_exp2_for(DS_FOR_RESULTS, v.a, t), ds_exp2_for(DS_FOR_RESULTS, v.b, t)};
+        ds_store2(y, i, (ds_vec2){v.a * r.factor, v.b * r.factor}, t, streams);
+    }
+    return i;
+}
+
+/* A tile of `n` elements from `i`: whole pairs, then vectors. It is for rests, and for rows that masks or
+ * large scores make rare: dtypes are asked at run time, one body for all. */
+typedef struct {
+    ds_vec v[TILE / DS_LANES];
+} score_tile;
+
+DS_INLINE void load_raw(score_tile *to, const ds_scores *s, int64_t i, int64_t n, uint32_t t) {
+    int64_t k = 0;
+    for (; k + DS_SCORE_PAIR <= n; k += DS_SCORE_PAIR) {
+        ds_vec2 v = ds_raw2(s, i + k, t, s->mask != 0);
+        to->v[k / DS_LANES] = v.a;
+        to->v[k / DS_LANES + 1] = v.b;
+    }
+    if (k == n) return;
+    ds_vec2 v = ds_raw_rest(n - k, s, i + k, t);
+    to->v[k / DS_LANES] = v.a;
+    to->v[k / DS_LANES + 1] = v.b;
+}
+
+DS_INLINE void store_tile(void *y, int64_t i, int64_t n, const score_tile *from, uint32_t t, int streams) {
+    int64_t k = 0;
+    for (; k + DS_SCORE_PAIR <= n; k += DS_SCORE_PAIR)
+        ds_store2(y, i + k, (ds_vec2){from->v[k / DS_LANES], from->v[k / DS_LANES + 1]}, t, streams);
+    for (; k < n; k += DS_LANES) ds_store_first(n - k, y, i + k, from->v[k / DS_LANES], t);
+}
+
 /* A longer row, a masked one, or one of which the logarithm is wanted: it is looked at once more. */
-DS_INLINE void long_row(void *y, const score_row *row, uint32_t t, int log, int streams) {
+DS_ONCE void long_row(void *y, const score_row *row, uint32_t dtype, int log, int streams) {
     const ds_scores *s = &row->s;
     const int masked = s->mask != 0;
     ds_softmax seen = ds_softmax_none();
     int64_t n = row->n, i = 0;
-    ds_softmax_add(&seen, s, n, t, 0);
-    ds_vec max = ds_splat(seen.max), factor = ds_splat(inverse(&seen, masked));
-    ds_vec log_sum = ds_splat(ds_log((float)seen.sum));
-    ds_vec scale = ds_splat(log ? ds_raw_scale(s, masked) : ds_log2_scale(s, masked));
-    for (int64_t end = ds_lead(y, n, t, streams);; end = n) { /* up to where vectors are aligned, and on */
-        for (; i + DS_SCORE_PAIR <= end; i += DS_SCORE_PAIR) {
-            if (row->next) ds_prefetch2(row->next, i, t, 2);
-            ds_vec2 v = ds_scores2(s, i, max, scale, t, masked);
-            if (log) v = (ds_vec2){v.a - log_sum, v.b - log_sum};
-            else v = (ds_vec2){ds_vexp2(v.a) * factor, ds_vexp2(v.b) * factor};
-            ds_store2(y, i, v, t, streams);
-        }
-        for (; i < end; i += DS_LANES) {
-            ds_vec v = ds_scores_first(end - i, s, i, max, scale, t, masked);
-            v = log ? v - log_sum : ds_vexp2(v) * factor;
-            ds_store_first(end - i, y, i, v, t);
+    ds_softmax_add(&seen, s, n, dtype, log ? DS_FOR_LOGARITHM : DS_FOR_RESULTS);
+    row_result r = {.powers = ds_powers_from(s, seen.from, masked), .from = ds_splat(seen.from), .log = log};
+    r.factor = ds_splat(inverse(&seen, masked) * (float)r.powers.correction);
+    r.log_sum = ds_splat(ds_log((float)seen.sum));
+    const int plain = log || (!masked && !r.powers.is_far && s->scale >= 0);
+    for (int64_t end = ds_lead(y, n, dtype, streams);; end = n) { /* up to where vectors are aligned, and on */
+        if (plain) DS_WITH_FLOAT(t, dtype, i = write_pairs(y, i, end, s->x, &r, t, streams));
+        for (; i < end; i += TILE) {
+            score_tile tile;
+            int64_t some = ds_min(TILE, end - i);
+            load_raw(&tile, s, i, some, dtype);
+            for (int64_t k = 0; k * DS_LANES < some; k++)
+                tile.v[k] = log ? log_of(&r, tile.v[k])
+                                : ds_exp2_for(DS_FOR_RESULTS, ds_power(&r.powers, tile.v[k]), dtype) * r.factor;
+            store_tile(y, i, some, &tile, dtype, streams);
         }
         i = end;
         if (end == n) break;
@@ -112,7 +164,6 @@ DS_INLINE void run(const ds_call *call, int64_t begin, int64_t end, uint32_t t, 
             from.s.mask_stride = mask->strides[mask->ndim - 1];
         }
         int64_t n = from.n = visible(x, row, causal);
-        from.next = row + 1 < end ? ds_at(x->data, ds_row_offset(x, row + 1), t) : 0;
         void *to = ds_at(y->data, ds_row_offset(y, row), t);
         if (n <= KEPT && !mask && !log) short_row(to, &from, t, large && ds_aligned(to));
         else long_row(to, &from, t, log, large);

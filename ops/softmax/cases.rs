@@ -90,7 +90,7 @@ fn hiding(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostTens
 
 /// Rows that only the difference to the greatest element keeps finite, and some that nothing does.
 fn special(dtype: DType) -> Vec<Case> {
-    const ROWS: [&str; 8] = [
+    const ROWS: [&str; 9] = [
         "+-1e4",
         "one-hot",
         "half hidden",
@@ -99,6 +99,7 @@ fn special(dtype: DType) -> Vec<Case> {
         "infinity",
         "equal",
         "least",
+        "one-hot after a block",
     ];
     let least = if dtype == DType::F16 {
         -65504.0
@@ -115,11 +116,13 @@ fn special(dtype: DType) -> Vec<Case> {
         5 if column == 7 => f64::INFINITY,
         6 => -3.0,
         7 => least,
+        8 if column == 1500 => 200.0,
+        8 => -200.0,
         _ => f64::from(u16::try_from(column % 7).unwrap_or(0)),
     };
     let x = move || {
-        let values: Vec<f64> = (0..8 * 2053).map(|i| value(i / 2053, i % 2053)).collect();
-        HostTensor::from_f64(dtype, &[8, 2053], &values)
+        let values: Vec<f64> = (0..9 * 2053).map(|i| value(i / 2053, i % 2053)).collect();
+        HostTensor::from_f64(dtype, &[9, 2053], &values)
     };
     let name = format!("{dtype}, rows {}", ROWS.join(", "));
     vec![
