@@ -82,6 +82,7 @@ DS_INLINE void pack(const char *x, uint8_t *bits, int64_t n, int size, int32_t i
     int64_t i = 0;
     for (; i + WORD <= n; i += WORD, x += 64 * size) {
         for (int line = 0; line < size; line++) __builtin_prefetch(x + AHEAD_BYTES + 64 * line, 0, 3);
+        __builtin_prefetch(bits + i + AHEAD_BYTES / 8, 1, 3);
         uint64_t word = packed(x, size, infinity);
         __builtin_memcpy(bits + i, &word, sizeof word);
     }
