@@ -56,8 +56,8 @@ DS_INLINE uint64_t bits_of(const char *x, int size, int32_t infinity) {
 #if DS_LANES == 8
     if (size == 1) return (uint32_t)~_mm256_movemask_epi8((__m256i)(bytes == 0));
     if (size == 4) return ~(uint32_t)_mm256_movemask_ps((__m256)less) & 0xff;
-    __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128((__m256i)halves), _mm256_extracti128_si256((__m256i)halves, 1));
-    return ~(uint32_t)_mm_movemask_epi8(packed) & 0xffff;
+    __m128i upper = _mm256_extracti128_si256((__m256i)halves, 1);
+    return ~(uint32_t)_mm_movemask_epi8(_mm_packs_epi16(_mm256_castsi256_si128((__m256i)halves), upper)) & 0xffff;
 #elif defined(__SSE2__)
     if (size == 1) return ~(uint32_t)_mm_movemask_epi8((__m128i)(bytes == 0)) & 0xffff;
     if (size == 4) return ~(uint32_t)_mm_movemask_ps((__m128)less) & 0xf;
