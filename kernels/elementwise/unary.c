@@ -60,12 +60,38 @@ DS_INLINE void through_bits(const span *s, int flips) {
 #define UNARY(name, ...) UNARY_OF(name, 0, 0, __VA_ARGS__)
 #define SCALAR(index) (float)call->scalars[index].f
 
+/* The root of x, rounded once, or its inverse. With AVX-512 the processor's own take 12 cycles each for 16
+ * lanes; an approximate inverse, a step of Goldschmidt's from there, which brings both to the last place, and a
+ * correction (Markstein 1990) take six. What comes near the ends of the range, and zero, is left to the
+ * processor; what is below zero is NaN either way. */
+DS_INLINE ds_vec root_of(ds_vec x, int inverse) {
+#if DS_LANES == 16
+    const __m512 v = (__m512)x, half = _mm512_set1_ps(0.5f);
+    const int32_t least = 0x0d800000, past = 0x7f800000; /* 2^-100 and infinity */
+    __m512 guess = _mm512_rsqrt14_ps(v), root = _mm512_mul_ps(v, guess), halved = _mm512_mul_ps(guess, half);
+    __m512 lacks = _mm512_fnmadd_ps(halved, root, half);
+    root = _mm512_fmadd_ps(root, lacks, root), halved = _mm512_fmadd_ps(halved, lacks, halved);
+    __m512 y = _mm512_add_ps(halved, halved);
+    if (!inverse) y = _mm512_fmadd_ps(_mm512_fnmadd_ps(root, root, v), halved, root);
+    __m512i above = _mm512_sub_epi32((__m512i)v, _mm512_set1_epi32(least));
+    __mmask16 apart = _mm512_cmpge_epu32_mask(above, _mm512_set1_epi32(past - least));
+    apart = _mm512_mask_cmp_ps_mask(apart, v, _mm512_setzero_ps(), _CMP_NLT_UQ);
+    if (apart) {
+        __m512 own = _mm512_sqrt_ps(v);
+        y = _mm512_mask_mov_ps(y, apart, inverse ? _mm512_div_ps(_mm512_set1_ps(1), own) : own);
+    }
+    return (ds_vec)y;
+#else
+    return inverse ? 1 / ds_vsqrt(x) : ds_vsqrt(x);
+#endif
+}
+
 SIGN(neg, 1);
 SIGN(abs, 0);
 UNARY(exp, ds_vexp(x));
 UNARY(log, ds_vlog(x));
-UNARY(square_root, ds_vsqrt(x)); /* ds_sqrt is that of a scalar */
-UNARY(rsqrt, 1 / ds_vsqrt(x));
+UNARY(square_root, root_of(x, 0)); /* ds_sqrt is that of a scalar */
+UNARY(rsqrt, root_of(x, 1));
 UNARY(square, x * x);
 UNARY(reciprocal, 1 / x);
 UNARY_OF(scale, SCALAR(0), SCALAR(1), ds_vfma(x, ds_splat(k0), ds_splat(k1)));

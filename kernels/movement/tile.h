@@ -15,7 +15,7 @@ enum {
     RUN = 256,              /* bytes of a row of the result in a block */
     HEIGHT = 128,           /* elements of a row of `from` in a large block, bytes in a small one */
     MOST_NEAR = HEIGHT * RUN + 64 * RUN,
-    FETCHED_AHEAD = 4, /* rows */
+    FETCHED_AHEAD = 8192, /* bytes of what is brought near */
 };
 
 /* A block: what is next to each other in `from` is `to_stride` bytes apart in `to`, and the other way
@@ -120,7 +120,7 @@ DS_INLINE int64_t block_length(int64_t size) { return RUN / size; }
 DS_INLINE int64_t block_height(int64_t size, int large) { return large ? HEIGHT : HEIGHT / size; }
 
 static void bring_near(const turn *t, char *near, int64_t pitch, int64_t height, int64_t length) {
-    int64_t bytes = height * t->size, ahead = FETCHED_AHEAD * t->from_stride;
+    int64_t bytes = height * t->size, ahead = FETCHED_AHEAD / ds_max(1, bytes) * t->from_stride;
     for (int64_t j = 0; j < length; j++) {
         const char *from = t->from + j * t->from_stride;
         for (int64_t k = 0; t->large && k < bytes; k += 64) __builtin_prefetch(from + ahead + k, 0, 2);

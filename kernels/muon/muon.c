@@ -9,7 +9,7 @@
 enum {
     CHUNK_ELEMENTS = 16 * 1024, /* worth a thread's while */
     PAIR = 2 * DS_LANES,
-    AHEAD_BYTES = 1024,
+    AHEAD_BYTES = 2048,
 };
 
 /* Every op's first argument has the shape of all. */

@@ -121,7 +121,7 @@ static void run_gather(const ds_call *call, uint32_t phase, int64_t begin, int64
 DS_KERNEL(ds_token_gather, plan_gather, run_gather);
 
 /* An item is a block of channels of a batch, so that of a token that is there twice the last one stays. */
-enum { CHANNEL_BYTES = 1024 };
+enum { CHANNEL_BYTES = 1024, SCATTER_AHEAD = 2 /* tokens */ };
 
 static void plan_scatter(const ds_call *call, ds_plan *out) {
     const ds_tensor *x = ds_arg_tensor(call, S_X, 0);
@@ -134,15 +134,18 @@ static void run_scatter(const ds_call *call, uint32_t phase, int64_t begin, int6
     (void)phase;
     const ds_tensor *x = ds_arg_tensor(call, S_X, 0), *y = ds_arg_tensor(call, S_Y, 0);
     int64_t kept = x->shape[1], bytes = row_bytes(x), blocks = ds_div_up(bytes, CHANNEL_BYTES);
+    int large = ds_streams(ds_elements(x), x->dtype);
     for (int64_t item = begin; item < end; item++) {
         int64_t batch = item / blocks, i = item % blocks * CHANNEL_BYTES;
         int64_t n = ds_min(CHANNEL_BYTES, bytes - i);
         const int32_t *indices = (const int32_t *)ds_arg_tensor(call, S_INDICES, 0)->data + batch * kept;
         for (int64_t k = 0; k < kept; k++) {
             if (indices[k] < 0 || indices[k] >= y->shape[1]) continue;
-            __builtin_memcpy(token_at(y, batch, indices[k]) + i, token_at(x, batch, k) + i, (size_t)n);
+            const char *next = token_at(x, batch, ds_min(k + SCATTER_AHEAD, kept - 1)) + i;
+            ds_copy_bytes(token_at(y, batch, indices[k]) + i, token_at(x, batch, k) + i, next, n, large);
         }
     }
+    if (large) ds_fence();
 }
 
 DS_KERNEL(ds_token_scatter_, plan_scatter, run_scatter);

@@ -30,20 +30,24 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->workspace_bytes = ds_div_up(rows, grain) * d * 8;
 }
 
-/* Adds `count` rows' elements i and following, a pair or the first `n` of a vector. */
-DS_INLINE ds_vec2 add_pairs(ds_vec2 sum, const void *const *rows, int count, int64_t i, uint32_t t) {
+/* Adds `count` rows' elements i and following, a pair or the first `n` of a vector; meanwhile fetches those of
+ * the rows that are `next`. */
+DS_INLINE ds_vec2 add_pairs(ds_vec2 sum, const void *const *rows, const void *const *next, int count, int64_t i,
+                            uint32_t t) {
     for (int r = 0; r < count; r++) {
+        if (t != DS_F32) ds_prefetch2(next[r], i, t, 1); /* a strip of f32 is long enough for the processor's own */
         ds_vec2 v = ds_load2(rows[r], i, t);
         sum = (ds_vec2){sum.a + v.a, sum.b + v.b};
     }
     return sum;
 }
 
-DS_INLINE void add_rows(float *sums, const void *const *rows, int count, int64_t n, uint32_t t) {
+DS_INLINE void add_rows(float *sums, const void *const *rows, const void *const *next, int count, int64_t n,
+                        uint32_t t) {
     int64_t i = 0;
     for (; i + PAIR <= n; i += PAIR) {
         ds_vec2 sum = ds_load2(sums, i, DS_F32);
-        ds_store2(sums, i, add_pairs(sum, rows, count, i, t), DS_F32, 0);
+        ds_store2(sums, i, add_pairs(sum, rows, next, count, i, t), DS_F32, 0);
     }
     for (; i < n; i += DS_LANES) {
         ds_vec sum = ds_load(sums, i, DS_F32);
@@ -52,12 +56,22 @@ DS_INLINE void add_rows(float *sums, const void *const *rows, int count, int64_t
     }
 }
 
+/* What is read AT_ONCE rows after row `row` of a strip: of the strip, else of the one beside it or below. */
+static __attribute__((noinline)) const void *next_of(const ds_tensor *x, int64_t row, int64_t column, int64_t block,
+                                                     int64_t last) {
+    int64_t next = row + AT_ONCE;
+    if (next >= last && column + STRIP < ds_row_length(x)) next = ds_min(block + next % AT_ONCE, row), column += STRIP;
+    else if (next >= last && next < ds_rows(x)) column = 0;
+    return ds_at(x->data, ds_row_offset(x, ds_min(next, ds_rows(x) - 1)) + column, x->dtype);
+}
+
 DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_t t) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0);
     ds_plan made;
     plan(call, &made);
     int64_t d = ds_row_length(x), grain = made.phase[0].grain;
     _Alignas(64) float sums[STRIP + DS_LANES];
+    int large = t != DS_F32 && ds_streams(ds_elements(x), t); /* else the caches are near enough */
     for (int64_t chunk = begin; chunk < end; chunk += grain) {
         double *share = (double *)call->workspace + chunk / grain * d;
         __builtin_memset(share, 0, (size_t)d * 8);
@@ -68,11 +82,14 @@ DS_INLINE void run_rows(const ds_call *call, int64_t begin, int64_t end, uint32_
                 int64_t n = ds_min(STRIP, d - column);
                 __builtin_memset(sums, 0, sizeof sums);
                 for (int64_t row = block; row < last;) {
-                    const void *rows[AT_ONCE];
+                    const void *rows[AT_ONCE], *next[AT_ONCE];
                     int count = (int)ds_min(AT_ONCE, last - row);
-                    for (int r = 0; r < count; r++, row++) rows[r] = ds_at(x->data, ds_row_offset(x, row) + column, t);
-                    if (count == AT_ONCE) add_rows(sums, rows, AT_ONCE, n, t);
-                    else add_rows(sums, rows, count, n, t);
+                    for (int r = 0; r < count; r++, row++) {
+                        rows[r] = ds_at(x->data, ds_row_offset(x, row) + column, t);
+                        next[r] = large ? next_of(x, row, column, block, last) : rows[r];
+                    }
+                    if (count == AT_ONCE) add_rows(sums, rows, next, AT_ONCE, n, t);
+                    else add_rows(sums, rows, next, count, n, t);
                 }
                 for (int64_t i = 0; i < n; i++) share[column + i] += (double)sums[i];
             }
