@@ -109,15 +109,14 @@ fn special(dtype: DType) -> Vec<Case> {
     let value = move |row: usize, column: usize| match row {
         0 => [1e4, -1e4, 9984.0][column % 3],
         1 if column == 33 => 200.0,
-        1 => -200.0,
+        8 if column == 1500 => 200.0,
+        1 | 8 => -200.0,
         2 if column < 2048 => HIDDEN,
         3 => HIDDEN,
         4 if column == 2051 => f64::NAN,
         5 if column == 7 => f64::INFINITY,
         6 => -3.0,
         7 => least,
-        8 if column == 1500 => 200.0,
-        8 => -200.0,
         _ => f64::from(u16::try_from(column % 7).unwrap_or(0)),
     };
     let x = move || {
