@@ -306,9 +306,10 @@ impl Manifest {
         }
         let manifest = read?;
         manifest.check()?;
-        // All of it is shown in terminals, sooner or later. JSON writes a control character as an
-        // escape, or not at all.
-        if text.contains('\\') {
+        // All of it is shown in terminals, sooner or later. Few manifests have what could be a control
+        // character: an escape, or one that JSON takes as it is, from U+007F on.
+        let is_doubtful = |c: char| c == '\\' || (c.is_control() && !c.is_ascii_whitespace());
+        if text.contains(is_doubtful) {
             let tree = serde_json::to_value(&manifest).map_err(|e| refuse(e.to_string()))?;
             if let Some(path) = control_character_in(&tree) {
                 return Err(refuse(format!("{path}: it has control characters")));
@@ -720,6 +721,11 @@ mod tests {
                 "files[0].blake3",
             ),
             ("version", r#""""#, "version: it is empty"),
+            (
+                "vendor",
+                "\"a name\u{7f}\"",
+                "vendor: it has control characters",
+            ),
             (
                 "description",
                 r#""\u001b[2J""#,

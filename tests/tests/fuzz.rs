@@ -223,10 +223,13 @@ fn manifests() {
         }
         let text = serde_json::to_vec(&manifest).unwrap();
         assert_eq!(Manifest::parse(&text).unwrap(), manifest);
-        let mut tree = serde_json::to_value(&manifest).unwrap();
-        // These are read by `KernelFile`.
-        tree.as_object_mut().unwrap().remove("kernels");
-        has_no_control_characters(&tree);
+        // These stay unread until their ops are asked for, and may be nothing that can be read.
+        let kernels = Vec::new();
+        let tree = serde_json::to_value(&Manifest {
+            kernels,
+            ..manifest
+        });
+        has_no_control_characters(&tree.unwrap());
         true
     });
 }
