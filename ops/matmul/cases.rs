@@ -7,14 +7,16 @@ use ds_core::{
 
 const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 
-/// M, K, N: one element, odd ones around a vector, more than a tile, long and flat, a sum of nothing.
-const SHAPES: [[i64; 3]; 6] = [
+/// M, K, N: one element, odd ones around a vector, more than a tile, long and flat, a sum of nothing, more
+/// than a block every way.
+const SHAPES: [[i64; 3]; 7] = [
     [1, 1, 1],
     [7, 5, 33],
     [64, 65, 66],
     [3, 300, 2],
     [100, 1, 100],
     [2, 0, 3],
+    [70, 800, 200],
 ];
 /// 256 KiB of f32 each.
 const CACHED: [i64; 3] = [256, 256, 256];
