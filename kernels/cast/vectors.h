@@ -125,17 +125,7 @@ DS_INLINE ds_vec_u16 to_half(ds_vec v, uint32_t b) {
     return ds_vec_to_half(v, b);
 }
 
-/* Stores of what is half or a quarter of a vector, past the caches where `streams` and there is such. */
-DS_INLINE void put_halves(void *p, ds_vec_u16 v, int streams) {
-#if DS_LANES == 16
-    if (streams) return _mm256_stream_si256(p, (__m256i)v);
-#elif DS_LANES == 8
-    if (streams) return _mm_stream_si128(p, (__m128i)v);
-#endif
-    (void)streams;
-    __builtin_memcpy(p, &v, sizeof v);
-}
-
+/* Stores a quarter of a vector, past the caches where `streams` and there is such. */
 DS_INLINE void put_bytes(void *p, ds_vec_u8 v, int streams) {
 #if DS_LANES == 16
     if (streams) return _mm_stream_si128(p, (__m128i)v);
@@ -153,7 +143,7 @@ DS_INLINE void put_any(void *p, ds_vec v, uint32_t b, int streams) {
     case DS_I8:
     case DS_U8: put_bytes(p, ds_low_bytes((ds_vec_u32)truncated(v, b)), streams); break;
     case DS_BOOL: put_bytes(p, ds_low_bytes((ds_vec_u32)(v != 0) & 1), streams); break;
-    case DS_I16: put_halves(p, ds_low_halves((ds_vec_u32)truncated(v, b) & 0xffff), streams); break;
+    case DS_I16: ds_put_half(p, ds_low_halves((ds_vec_u32)truncated(v, b) & 0xffff), streams); break;
     case DS_I32: ds_put(p, (ds_vec_u32)truncated(v, b), streams); break;
     case DS_F64:
     case DS_I64: {
@@ -161,7 +151,7 @@ DS_INLINE void put_any(void *p, ds_vec v, uint32_t b, int streams) {
         ds_put((char *)p + sizeof(half_f64), to_wide(half_of(v, 1), b), streams);
         break;
     }
-    default: put_halves(p, to_half(v, b), streams); break;
+    default: ds_put_half(p, to_half(v, b), streams); break;
     }
 }
 

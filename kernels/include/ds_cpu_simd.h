@@ -206,6 +206,17 @@ DS_INLINE void ds_put(void *p, ds_vec_u32 bits, int streams) {
     __builtin_memcpy(p, &bits, sizeof bits);
 }
 
+/* The same of half a vector. */
+DS_INLINE void ds_put_half(void *p, ds_vec_u16 bits, int streams) {
+#if DS_LANES == 16
+    if (streams) return _mm256_stream_si256(p, (__m256i)bits);
+#elif DS_LANES == 8
+    if (streams) return _mm_stream_si128(p, (__m128i)bits);
+#endif
+    (void)streams;
+    __builtin_memcpy(p, &bits, sizeof bits);
+}
+
 /* bf16 of a pair, even and odd ones in turns. */
 DS_INLINE ds_vec_u32 ds_bf16_pair(ds_vec2 v) {
 #if defined(__AVX512BF16__) /* makes what is below 2^-126 zero, unlike `ds_store`: casts keep it */

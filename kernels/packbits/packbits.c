@@ -3,7 +3,7 @@
  * Limit: memory, eight elements of T on one side and a byte on the other. A word of bits is made of, or
  * made, 64 elements, a vector at a time; large results go past the caches.
  */
-#include "ds_cpu_math.h"
+#include "ds_cpu_lanes.h"
 
 /* packbits(x) -> bits, unpackbits(bits) -> x; an item is a byte of bits. */
 enum { FROM, TO };
@@ -14,7 +14,6 @@ enum {
     AHEAD_BYTES = 2048, /* from what is read to what is fetched */
 };
 
-typedef int16_t vec_i16 __attribute__((vector_size(WIDTH)));
 typedef uint8_t vec_u8 __attribute__((vector_size(WIDTH)));
 typedef uint64_t vec_u64 __attribute__((vector_size(WIDTH)));
 
@@ -46,7 +45,7 @@ DS_INLINE uint64_t bits_of(const char *x, int size, int32_t infinity) {
     return (uint32_t)~_mm512_mask_cmpgt_epi16_mask(small, v, _mm512_set1_epi16(INT16_MIN));
 #else
     ds_vec_i32 less;
-    vec_i16 halves;
+    ds_vec_i16 halves;
     vec_u8 bytes;
     __builtin_memcpy(&less, x, WIDTH);
     __builtin_memcpy(&halves, x, WIDTH);
@@ -123,9 +122,9 @@ DS_INLINE ds_vec_u32 lanes_of(uint64_t bits, ds_vec_u32 zero, ds_vec_u32 one, in
         return (ds_vec_u32)eights;
     }
     if (size == 2) {
-        vec_i16 bit;
+        ds_vec_i16 bit;
         for (int k = 0; k < WIDTH / 2; k++) bit[k] = (int16_t)(1u << k);
-        is_one = (ds_vec_u32)((((vec_i16){0} + (int16_t)bits) & bit) != 0);
+        is_one = (ds_vec_u32)((((ds_vec_i16){0} + (int16_t)bits) & bit) != 0);
     } else {
         ds_vec_u32 bit;
         for (int k = 0; k < DS_LANES; k++) bit[k] = 1u << k;

@@ -68,17 +68,6 @@ DS_INLINE half_quad paired(ds_vec_u32 one) {
 #endif
 }
 
-/* As `ds_put`, half a vector. */
-DS_INLINE void put_half(void *p, half_quad v, int streams) {
-#if DS_LANES == 16
-    if (streams) return _mm256_stream_si256(p, (__m256i)v);
-#elif DS_LANES == 8
-    if (streams) return _mm_stream_si128(p, (__m128i)v);
-#endif
-    (void)streams;
-    __builtin_memcpy(p, &v, sizeof v);
-}
-
 /* Where the numbers of a block go, one or two in a byte. */
 typedef struct {
     int8_t *bytes; /* of value 0 */
@@ -97,7 +86,7 @@ DS_INLINE void store_codes(place to, codes q, int64_t i, int64_t n) {
     int64_t left = n - i;
     if (to.two) {
         half_quad two = paired(one);
-        if (left >= QUAD) put_half(to.bytes + i / 2, two, to.streams);
+        if (left >= QUAD) ds_put_half(to.bytes + i / 2, (ds_vec_u16)two, to.streams);
         else __builtin_memcpy(to.bytes + i / 2, &two, (size_t)left / 2);
     } else {
         if (left >= QUAD) ds_put(to.bytes + i, one, to.streams);

@@ -18,8 +18,9 @@ pub(super) struct Column {
 enum Artefact {
     Ready,
     ToBuild,
-    /// There is no kernel, or none that could be built, for this reason.
-    None(String),
+    NoKernel,
+    /// It can neither be taken from the cache nor built, for this reason.
+    Failed(String),
 }
 
 impl Column {
@@ -58,11 +59,14 @@ impl Column {
         if ops.is_empty() {
             return OpState::NotHere;
         }
-        let (mut on_reference, mut to_build, mut reason) = (Vec::new(), false, String::new());
+        let (mut on_reference, mut to_build) = (Vec::new(), false);
+        let mut reason = format!("{} has no kernel for it", self.accelerator.name());
         for &op in ops {
             match self.ops.get(op.name()) {
                 Some(Artefact::ToBuild) => to_build = true,
-                Some(Artefact::None(why)) => {
+                Some(Artefact::NoKernel) => on_reference.push(op),
+                // What failed says more than what is not there.
+                Some(Artefact::Failed(why)) => {
                     on_reference.push(op);
                     reason.clone_from(why);
                 }
@@ -92,7 +96,7 @@ fn look(
 ) -> Artefact {
     let mut kernels = accelerator.kernels_of(op).iter();
     let Some(kernel) = kernels.find(|kernel| kernel.admit_target(target).is_ok()) else {
-        return Artefact::None(format!("{} has no kernel for it", accelerator.name()));
+        return Artefact::NoKernel;
     };
     let short = |e: Error| Refusal::short(&e).line();
     match jit::is_ready(accelerator.plugin(), kernel, target) {
@@ -101,9 +105,9 @@ fn look(
             let prove = || jit::smoke(accelerator.plugin(), target).map(drop);
             match buildable.get_or_init(|| prove().map_err(short)) {
                 Ok(()) => Artefact::ToBuild,
-                Err(why) => Artefact::None(why.clone()),
+                Err(why) => Artefact::Failed(why.clone()),
             }
         }
-        Err(e) => Artefact::None(short(e)),
+        Err(e) => Artefact::Failed(short(e)),
     }
 }
