@@ -1,0 +1,136 @@
+/* A register tile of a matrix product, for CPU kernels: sums of DS_TILE_ROWS x DS_TILE_COLUMNS that stay
+ * in registers while k runs, as in BLIS (Van Zee and van de Geijn 2015, ACM TOMS 41(3)).
+ *
+ * Limit: multiply-add instructions. For each k a tile reads a vector of b DS_TILE_VECTORS times and a
+ * number of a DS_TILE_ROWS times, for DS_TILE_ROWS * DS_TILE_VECTORS of them.
+ */
+#ifndef DS_CPU_TILE_H
+#define DS_CPU_TILE_H
+
+#include "ds_cpu_simd.h"
+
+#if DS_LANES == 16 /* 24 of 32 registers hold sums, 3 hold b, 1 holds a */
+#define DS_TILE_ROWS 8
+#define DS_TILE_VECTORS 3
+#elif DS_LANES == 8 /* 12 of 16 */
+#define DS_TILE_ROWS 6
+#define DS_TILE_VECTORS 2
+#elif defined(__aarch64__) /* 24 of 32 */
+#define DS_TILE_ROWS 12
+#define DS_TILE_VECTORS 2
+#else
+#define DS_TILE_ROWS 6
+#define DS_TILE_VECTORS 2
+#endif
+#define DS_TILE_COLUMNS (DS_TILE_VECTORS * DS_LANES)
+
+typedef ds_vec ds_tile[DS_TILE_ROWS][DS_TILE_VECTORS];
+
+DS_INLINE void ds_tile_clear(ds_tile sums) {
+#pragma GCC unroll 16
+    for (int i = 0; i < DS_TILE_ROWS; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < DS_TILE_VECTORS; j++) sums[i][j] = (ds_vec){0};
+}
+
+/* sums += a b, of `rows` rows, `vectors` vectors of columns and `n` values of k. Number (i, k) of a is
+ * a[i * a_across + k * a_along]; row k of b is at b + k * b_along, of dtype t. What is constant of these
+ * makes the loop shorter: `rows` and `vectors` have to be. Fetches b `ahead` values of k ahead. */
+DS_INLINE void ds_tile_add(ds_tile sums, const float *a, int64_t a_across, int64_t a_along, const void *b,
+                           int64_t b_along, int64_t n, int rows, int vectors, int64_t ahead, uint32_t t) {
+    for (int64_t k = 0; k < n; k++) {
+        ds_vec right[DS_TILE_VECTORS];
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++) {
+            right[j] = ds_load(b, k * b_along + j * DS_LANES, t);
+            if (ahead) __builtin_prefetch(ds_at(b, (k + ahead) * b_along + j * DS_LANES, t), 0, 3);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            ds_vec left = ds_splat(a[i * a_across + k * a_along]);
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++) sums[i][j] = ds_vfma(left, right[j], sums[i][j]);
+        }
+    }
+}
+
+/* The first halves of a and b taking turns, then the second ones. */
+DS_INLINE ds_vec2 ds_zip(ds_vec a, ds_vec b) {
+#if DS_LANES == 16
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return (ds_vec2){(ds_vec)_mm512_permutex2var_ps((__m512)a, low, (__m512)b),
+                     (ds_vec)_mm512_permutex2var_ps((__m512)a, high, (__m512)b)};
+#elif DS_LANES == 8
+    __m256 low = _mm256_unpacklo_ps((__m256)a, (__m256)b), high = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+    return (ds_vec2){(ds_vec)_mm256_permute2f128_ps(low, high, 0x20), (ds_vec)_mm256_permute2f128_ps(low, high, 0x31)};
+#else
+    return (ds_vec2){(ds_vec){a[0], b[0], a[1], b[1]}, (ds_vec){a[2], b[2], a[3], b[3]}};
+#endif
+}
+
+/* Turns a square: number k of line i becomes number i of line k. Each round the lines of the first half
+ * and those of the second take turns, and a bit of an element's line becomes a bit of its place. Not
+ * inline: it is long, and the same for every dtype. */
+static __attribute__((noinline, unused)) void ds_turn(ds_vec line[DS_LANES]) {
+    ds_vec turned[DS_LANES];
+#pragma GCC unroll 4
+    for (int round = 1; round < DS_LANES; round *= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < DS_LANES / 2; i++) {
+            ds_vec2 both = ds_zip(line[i], line[i + DS_LANES / 2]);
+            turned[2 * i] = both.a;
+            turned[2 * i + 1] = both.b;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < DS_LANES; i++) line[i] = turned[i];
+    }
+}
+
+/* Packs DS_TILE_COLUMNS columns of a b of dtype t as `ds_tile_add` finds them soonest: side by side in
+ * f32 for each of `n` values of k, zeros where there are no `columns` more. Columns are `across` apart,
+ * values of k `along`. */
+DS_INLINE void ds_tile_pack(float *panel, const void *b, int64_t columns, int64_t across, int64_t along,
+                            int64_t n, uint32_t t) {
+    enum { FETCHED = 8 /* lines ahead */, WIDTH = DS_TILE_COLUMNS };
+    if (across == 1) {
+        for (int64_t k = 0; k < n; k++) {
+            const void *row = ds_at(b, k * along, t);
+            for (int64_t i = 0; i < WIDTH; i += 64 / ds_size(t))
+                __builtin_prefetch(ds_at(row, FETCHED * along + i, t), 0, 3);
+            if (columns >= WIDTH) {
+#pragma GCC unroll 4
+                for (int64_t i = 0; i < WIDTH; i += DS_LANES)
+                    ds_store(panel, k * WIDTH + i, ds_load(row, i, t), DS_F32);
+            } else {
+#pragma GCC unroll 1
+                for (int64_t i = 0; i < WIDTH; i += DS_LANES)
+                    ds_store(panel, k * WIDTH + i, ds_load_first(ds_max(0, columns - i), row, i, t), DS_F32);
+            }
+        }
+        return;
+    }
+    for (int64_t first = 0; first < WIDTH; first += DS_LANES)
+        for (int64_t k = 0; k < n; k += DS_LANES) {
+            ds_vec line[DS_LANES];
+            int64_t left = ds_min(DS_LANES, n - k);
+#pragma GCC unroll 1
+            for (int64_t i = 0; i < DS_LANES; i++) {
+                const void *from = ds_at(b, (first + i) * across + k * along, t);
+                line[i] = (ds_vec){0};
+                if (first + i >= columns) continue;
+                if (along == 1 && left == DS_LANES) {
+                    line[i] = ds_load(from, 0, t);
+                    __builtin_prefetch(ds_at(from, FETCHED * DS_LANES, t), 0, 3);
+                } else {
+#pragma GCC unroll 1
+                    for (int64_t l = 0; l < left; l++) line[i][l] = ds_load_first(1, from, l * along, t)[0];
+                }
+            }
+            ds_turn(line);
+#pragma GCC unroll 1
+            for (int64_t l = 0; l < left; l++) ds_store(panel + first, (k + l) * WIDTH, line[l], DS_F32);
+        }
+}
+
+#endif
