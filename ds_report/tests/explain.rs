@@ -26,13 +26,15 @@ fn a_call_is_explained_kernel_by_kernel() {
     assert_eq!(json["runs_on"]["name"], "cpu_rms_norm");
     assert_eq!(json["kernels"][0]["artefact"], "cached");
     assert_eq!(json["arguments"][1]["is_inferred"], false);
-    house.run("explain matmul a=f32[4,8] b=f32[8,4]").says(
-        0,
-        &[
-            "runs on cpu_matmul_f32: score 300 (tuned), built at first use",
-            "not on  cpu_matmul_bf16  takes T in {bf16}, the call has f32",
-        ],
-    );
+    house
+        .run("explain fp_dequantize codes=u8[4,8,1] step=f32[4] y=f32[4,8,1]")
+        .says(
+            0,
+            &[
+                "runs on cpu_fp_dequantize_8: score 300 (tuned), built at first use",
+                "not on  cpu_fp_dequantize_12  takes mantissa in {4, 7}, the call has 3",
+            ],
+        );
 }
 
 #[test]

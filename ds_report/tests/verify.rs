@@ -108,7 +108,7 @@ fn without_a_compiler_it_says_that_no_kernel_ran_and_why() {
         text.contains("no kernel     matmul  host reference"),
         "{text}"
     );
-    assert!(text.contains("kernel cpu_matmul_f32: "), "{text}");
+    assert!(text.contains("kernel cpu_matmul: "), "{text}");
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn a_compiler_that_is_a_program_refuses_the_same_way_and_one_that_is_missing_doe
     house.run_with(line, &[("CC", "bad")]).says(
         1,
         &[
-            "BROKEN        matmul  cpu_matmul_f32 ",
+            "BROKEN        matmul  cpu_matmul ",
             "bad exited with 1: it.c:3:1: error: no such thing\n",
             "/build.log\n",
             "error: broken kernels on cpu:0: matmul\n",

@@ -13,14 +13,14 @@ static const ds_elementwise FORWARD = {.matrices = 1, .vectors = 1, .outputs = 1
 static void forward_plan(const ds_call *call, ds_plan *out) { ds_plan_elementwise(call, out, FORWARD); }
 
 /* A tile of x becomes its values. */
-static void forward_tile(ds_tile *x, int64_t kind) { EACH_OF(v, k, kind, x->v[v] = function_for(x->v[v], k).value) }
+static void forward_tile(ds_tile *x, int64_t kind) { EACH_OF(v, k, kind, x->v[v] = ds_function_for(x->v[v], k).value) }
 
 static void forward(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     ds_tile x;
     DS_ELEMENTWISE(call, FORWARD, begin, end, at, i, t, streams, {
         ds_load_tile(&x, at.in[0], at.in[1], i, t);
-        forward_tile(&x, kind_for(call, t));
+        forward_tile(&x, kind_of(call, t));
         ds_store_tile(at.out[0], i, &x, t, streams);
     });
 }
@@ -31,14 +31,14 @@ static const ds_elementwise BACKWARD = {.matrices = 2, .vectors = 1, .outputs = 
 static void backward_plan(const ds_call *call, ds_plan *out) { ds_plan_elementwise(call, out, BACKWARD); }
 
 /* A tile of x becomes its slopes. */
-static void backward_tile(ds_tile *x, int64_t kind) { EACH_OF(v, k, kind, x->v[v] = function_for(x->v[v], k).slope) }
+static void backward_tile(ds_tile *x, int64_t kind) { EACH_OF(v, k, kind, x->v[v] = ds_function_for(x->v[v], k).slope) }
 
 static void backward(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     ds_tile x;
     DS_ELEMENTWISE(call, BACKWARD, begin, end, at, i, t, streams, {
         ds_load_tile(&x, at.in[1], at.in[2], i, t);
-        backward_tile(&x, kind_for(call, t));
+        backward_tile(&x, kind_of(call, t));
         ds_store_product(at.out[0], i, &x, at.in[0], 0, t, streams);
     });
 }

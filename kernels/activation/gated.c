@@ -12,7 +12,7 @@ static void forward_plan(const ds_call *call, ds_plan *out) { ds_plan_elementwis
 
 /* A tile of gate becomes its values. */
 static void forward_tile(ds_tile *gate, int64_t kind) {
-    EACH_OF(v, k, kind, gate->v[v] = function_for(gate->v[v], k).value)
+    EACH_OF(v, k, kind, gate->v[v] = ds_function_for(gate->v[v], k).value)
 }
 
 static void forward(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
@@ -20,7 +20,7 @@ static void forward(const ds_call *call, uint32_t phase, int64_t begin, int64_t 
     ds_tile gate;
     DS_ELEMENTWISE(call, FORWARD, begin, end, at, i, t, streams, {
         ds_load_tile(&gate, at.in[0], at.in[2], i, t);
-        forward_tile(&gate, kind_for(call, t));
+        forward_tile(&gate, kind_of(call, t));
         ds_store_product(at.out[0], i, &gate, at.in[1], at.in[3], t, streams);
     });
 }
@@ -35,8 +35,8 @@ static void backward_plan(const ds_call *call, ds_plan *out) { ds_plan_elementwi
 DS_INLINE void backward_pair(const ds_block *at, int64_t i, uint32_t t, int streams, int64_t kind) {
     ds_vec2 dy = ds_biased(at->in[0], 0, i, t);
     ds_vec2 gate = ds_biased(at->in[1], at->in[3], i, t), up = ds_biased(at->in[2], at->in[4], i, t);
-    function a = {gate.a, gate.a}, b = {gate.b, gate.b};
-    WITH_KIND(k, kind, { a = function_of(gate.a, k); b = function_of(gate.b, k); })
+    ds_function a = {gate.a, gate.a}, b = {gate.b, gate.b};
+    DS_WITH_KIND(k, kind, { a = ds_function_of(gate.a, k); b = ds_function_of(gate.b, k); })
     ds_store2(at->out[0], i, (ds_vec2){dy.a * up.a * a.slope, dy.b * up.b * b.slope}, t, streams);
     ds_store2(at->out[1], i, (ds_vec2){dy.a * a.value, dy.b * b.value}, t, streams);
 }

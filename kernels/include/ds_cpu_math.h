@@ -197,10 +197,14 @@ DS_INLINE ds_vec ds_verf(ds_vec x) {
     return ds_vselect(size < ds_splat(0.9375f), small, large);
 }
 
+/* The power of a 2^power that is added to 1. Where that is too small to tell it stays a normal number: a sum
+ * with any other takes the processor a hundred cycles. */
+DS_INLINE ds_vec ds_beside_one(ds_vec power) { return ds_vmax(ds_splat(-100), power); }
+
 /* 1 / (1 + exp(-x)). With AVX-512 a division takes as long as all the rest; an approximate inverse and
  * one correction do not. */
 DS_INLINE ds_vec ds_vsigmoid(ds_vec x) {
-    ds_vec power = x * -0x1.715476p+0f, d = 1 + ds_vexp2(power);
+    ds_vec power = x * -0x1.715476p+0f, d = 1 + ds_vexp2(ds_beside_one(power));
 #if DS_LANES == 16
     __m512 inverse = _mm512_rcp14_ps((__m512)d), error = _mm512_fnmadd_ps((__m512)d, inverse, _mm512_set1_ps(1));
     __mmask16 is_some = _mm512_cmp_ps_mask((__m512)power, _mm512_set1_ps(126), _CMP_NGE_UQ); /* NaN is */

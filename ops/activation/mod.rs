@@ -10,6 +10,7 @@ use ds_schema::Attr;
 use crate::OpCell;
 
 pub(crate) use cases::cases;
+pub(crate) use reference::function;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("activation", reference::activation),
@@ -62,7 +63,7 @@ impl Activation {
     ];
 
     /// The schema's attribute.
-    fn attribute(self) -> Attr {
+    pub(crate) fn attribute(self) -> Attr {
         Attr::I64(self as i64)
     }
 }

@@ -90,11 +90,16 @@ fn biased(call: &HostCall, x: usize, bias: usize) -> Result<Vec<f64>> {
 }
 
 /// A function's value and slope.
-type Function = fn(f64) -> (f64, f64);
+pub(crate) type Function = fn(f64) -> (f64, f64);
 
 /// The function that the call asks for.
 fn kind(call: &HostCall) -> Result<Function> {
-    Ok(match HostCall::integer(&call.attributes, 0)? {
+    function(HostCall::integer(&call.attributes, 0)?)
+}
+
+/// The function of a schema's `kind`.
+pub(crate) fn function(kind: i64) -> Result<Function> {
+    Ok(match kind {
         0 => |x| (x, 1.0),
         1 => |x| if x <= 0.0 { (0.0, 0.0) } else { (x, 1.0) },
         2 => gelu,

@@ -1,17 +1,19 @@
-//! Matrix products.
+//! Matrix products, and layers made of one.
 
 mod cases;
 mod reference;
 
-use ds_core::{Result, Stream, Tensor, op};
+use ds_core::{Error, ErrorKind, Result, Stream, Tensor, op};
 
-use crate::OpCell;
+use crate::{OpCell, activation::Activation};
 
 pub(crate) use cases::cases;
 
-pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[("matmul", reference::matmul)];
+pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] =
+    &[("matmul", reference::matmul), ("linear", reference::linear)];
 
 static MATMUL: OpCell = OpCell::new("matmul");
+static LINEAR: OpCell = OpCell::new("linear");
 
 /// `c = a b` for each matrix of the batch. A transposed operand is a view with its strides
 /// exchanged ([`Tensor::transpose`]); nothing is copied.
@@ -29,4 +31,51 @@ pub fn matmul(stream: &Stream, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let c = Tensor::empty(stream, a.dtype(), &shape)?;
     op::launch(MATMUL.op()?, stream, &[&[a], &[b], &[&c]], &[], &[])?;
     Ok(c)
+}
+
+/// A layer: `f(x w^T + bias) + residual`, in one pass over what the product gives.
+///
+/// Weights that lie as `[K, N]` in memory, passed as their transposed view, are read as they are where few
+/// rows meet them; those of `[N, K]` are turned first, but for up to eight rows.
+///
+/// # Shapes
+/// `x`: `[.., K]`, contiguous or of two dimensions; `w`: `[N, K]`, `bias`: `[N]`, `residual`: as the result,
+/// `[.., N]`.
+///
+/// # Errors
+/// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+///
+/// # Upstream
+/// `vector_matmul`, `linear_layer`, `mlp_gemm` and `fused_gemm_gelu` of `csrc/transformer/inference`,
+/// `blas_linear` of the inference kernels.
+pub fn linear(
+    stream: &Stream,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (Some(&k), Some(&n)) = (x.shape().last(), w.shape().first()) else {
+        let text = format!(
+            "x is {:?} and w is {:?}: neither may be a scalar",
+            x.shape(),
+            w.shape()
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, "run linear", text));
+    };
+    let mut shape = x.shape().to_vec();
+    shape.pop();
+    let rows = shape.iter().product();
+    shape.push(n);
+    let flat = |tensor: &Tensor, columns| match tensor.shape() {
+        [_, _] => Ok(tensor.clone()),
+        _ => tensor.reshape(&[rows, columns]),
+    };
+    let (x, residual) = (flat(x, k)?, residual.map(|r| flat(r, n)).transpose()?);
+    let y = Tensor::empty(stream, x.dtype(), &[rows, n])?;
+    let (bias, residual) = (bias.as_slice(), residual.as_ref());
+    let args = &[&[&x][..], &[w], bias, residual.as_slice(), &[&y]];
+    op::launch(LINEAR.op()?, stream, args, &[activation.attribute()], &[])?;
+    y.reshape(&shape)
 }

@@ -1,6 +1,8 @@
-//! What the op means, in f64.
+//! What the ops mean, in f64.
 
 use ds_core::{Result, op::HostCall};
+
+use crate::activation::function;
 
 /// `matmul(a, b) -> c`.
 pub(super) fn matmul(call: &mut HostCall) -> Result<()> {
@@ -11,18 +13,54 @@ pub(super) fn matmul(call: &mut HostCall) -> Result<()> {
     let mut c = call.one(2)?.zeros();
     if m * n > 0 {
         for (index, c) in c.chunks_exact_mut(m * n).enumerate() {
-            for (row, c) in c.chunks_exact_mut(n).enumerate() {
-                for l in 0..k {
-                    let left = a[(index * m + row) * k + l];
-                    let right = &b[(index * k + l) * n..][..n];
-                    c.iter_mut()
-                        .zip(right)
-                        .for_each(|(sum, right)| *sum += left * right);
-                }
-            }
+            product(
+                &a[index * m * k..],
+                k,
+                |l, j| b[(index * k + l) * n + j],
+                c,
+                n,
+            );
         }
     }
     call.one_mut(2)?.set_f64(&c)
+}
+
+/// `linear(x, w, bias, residual; kind) -> y`.
+pub(super) fn linear(call: &mut HostCall) -> Result<()> {
+    let f = function(HostCall::integer(&call.attributes, 0)?)?;
+    let (x, w) = (call.one(0)?, call.one(1)?);
+    let (n, k) = last_two(&w.shape);
+    let (x, w) = (x.to_f64()?, w.to_f64()?);
+    let mut y = call.one(4)?.zeros();
+    if n > 0 {
+        product(&x, k, |l, j| w[j * k + l], &mut y, n);
+        if let Some(bias) = call.args[2].first() {
+            let bias = bias.to_f64()?;
+            y.chunks_exact_mut(n)
+                .for_each(|y| y.iter_mut().zip(&bias).for_each(|(y, bias)| *y += bias));
+        }
+        for y in &mut y {
+            *y = f(*y).0;
+        }
+        if let Some(residual) = call.args[3].first() {
+            y.iter_mut()
+                .zip(residual.to_f64()?)
+                .for_each(|(y, residual)| *y += residual);
+        }
+    }
+    call.one_mut(4)?.set_f64(&y)
+}
+
+/// Adds the product of a, of rows of `k`, and b to c, of rows of `n`.
+fn product(a: &[f64], k: usize, b: impl Fn(usize, usize) -> f64, c: &mut [f64], n: usize) {
+    for (row, c) in c.chunks_exact_mut(n).enumerate() {
+        for l in 0..k {
+            let left = a[row * k + l];
+            c.iter_mut()
+                .enumerate()
+                .for_each(|(j, sum)| *sum += left * b(l, j));
+        }
+    }
 }
 
 fn last_two(shape: &[i64]) -> (usize, usize) {

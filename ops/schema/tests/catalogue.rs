@@ -17,7 +17,8 @@ const HASHES: [(&str, &str); 8] = [
     ("add_rms_norm_backward", "7250a31fcd471df5981c413f75901588"),
     ("adam_step", "5274c3fca0948f4a772ed41ca88f44c6"),
     ("adam_rollback", "c54591137f121c228d617083a76156fa"),
-    ("matmul", "0fdf1956d5a49ba3a0d7d863a6d20bf6"),
+    ("matmul", "60e2c888ad085a3d8fdeab7f3e9946b4"),
+    ("linear", "5bfd58dd9a9426e42f1ac3cf64b6e329"),
     ("cast", "12594ea2b298c7389e273439f3946892"),
 ];
 
@@ -68,7 +69,9 @@ fn canonical_texts_read_well() {
              weight_decay: f64, step: i64, adamw: static bool = true, \
              bias_correction: static bool = true)",
             "op matmul(a: T[B..., M, K], b: T[B..., K, N]) -> (c: T[B..., M, N]) \
-             where T: f32 | bf16",
+             where T: f32 | f16 | bf16",
+            "op linear(x: T[M, K], w: T[N, K], bias: optional T[N], residual: optional T[M, N], \
+             kind: static i64 = 0) -> (y: T[M, N]) where T: f32 | f16 | bf16",
             "op cast(x: A[S...]) -> (y: B[S...]) \
              where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2, \
              B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2",

@@ -1,56 +1,48 @@
-/* A register tile of a matrix product, for CPU kernels: sums of DS_TILE_ROWS x DS_TILE_COLUMNS that stay
- * in registers while k runs, as in BLIS (Van Zee and van de Geijn 2015, ACM TOMS 41(3)).
+/* Matrix products in registers, for CPU kernels: sums of a tile stay there while k runs, as in BLIS (Van Zee
+ * and van de Geijn 2015, ACM TOMS 41(3)).
  *
- * Limit: multiply-add instructions. For each k a tile reads a vector of b DS_TILE_VECTORS times and a
- * number of a DS_TILE_ROWS times, for DS_TILE_ROWS * DS_TILE_VECTORS of them.
+ * Limit: multiply-add instructions. For each k a tile of R rows and V vectors reads V vectors of b and R
+ * numbers of a, for R * V of them.
  */
-#ifndef DS_CPU_TILE_H
-#define DS_CPU_TILE_H
+#ifndef DS_CPU_GEMM_H
+#define DS_CPU_GEMM_H
 
 #include "ds_cpu_simd.h"
 
+/* The shape that is best where a has rows enough, and the vectors of sums that registers have room for. */
 #if DS_LANES == 16 /* 24 of 32 registers hold sums, 3 hold b, 1 holds a */
-#define DS_TILE_ROWS 8
-#define DS_TILE_VECTORS 3
-#elif DS_LANES == 8 /* 12 of 16 */
-#define DS_TILE_ROWS 6
-#define DS_TILE_VECTORS 2
+#define DS_GEMM_ROWS 8
+#define DS_GEMM_VECTORS 3
 #elif defined(__aarch64__) /* 24 of 32 */
-#define DS_TILE_ROWS 12
-#define DS_TILE_VECTORS 2
-#else
-#define DS_TILE_ROWS 6
-#define DS_TILE_VECTORS 2
+#define DS_GEMM_ROWS 12
+#define DS_GEMM_VECTORS 2
+#else /* 12 of 16 */
+#define DS_GEMM_ROWS 6
+#define DS_GEMM_VECTORS 2
 #endif
-#define DS_TILE_COLUMNS (DS_TILE_VECTORS * DS_LANES)
+#define DS_GEMM_SUMS (DS_GEMM_ROWS * DS_GEMM_VECTORS)
+#define DS_GEMM_COLUMNS (DS_GEMM_VECTORS * DS_LANES)
 
-typedef ds_vec ds_tile[DS_TILE_ROWS][DS_TILE_VECTORS];
-
-DS_INLINE void ds_tile_clear(ds_tile sums) {
-#pragma GCC unroll 16
-    for (int i = 0; i < DS_TILE_ROWS; i++)
-#pragma GCC unroll 4
-        for (int j = 0; j < DS_TILE_VECTORS; j++) sums[i][j] = (ds_vec){0};
-}
-
-/* sums += a b, of `rows` rows, `vectors` vectors of columns and `n` values of k. Number (i, k) of a is
- * a[i * a_across + k * a_along]; row k of b is at b + k * b_along, of dtype t. What is constant of these
- * makes the loop shorter: `rows` and `vectors` have to be. Fetches b `ahead` values of k ahead. */
-DS_INLINE void ds_tile_add(ds_tile sums, const float *a, int64_t a_across, int64_t a_along, const void *b,
-                           int64_t b_along, int64_t n, int rows, int vectors, int64_t ahead, uint32_t t) {
+/* sums += a b, for `rows` rows, `vectors` vectors of columns and `n` values of k. Value k of row i is
+ * a[i][k], vector j of row k of b at b + k * b_along + j * DS_LANES, of dtype t, and their sum
+ * sums[i * vectors + j]. `rows` and `vectors` have to be constants, and t had better be. Fetches what of b
+ * is `ahead` elements ahead. */
+DS_INLINE void ds_gemm_add(ds_vec *sums, const float *const *a, const void *b, int64_t b_along, int64_t n,
+                           int rows, int vectors, int64_t ahead, uint32_t t) {
     for (int64_t k = 0; k < n; k++) {
-        ds_vec right[DS_TILE_VECTORS];
-#pragma GCC unroll 4
+        ds_vec right[DS_GEMM_SUMS];
+#pragma GCC unroll 24
         for (int j = 0; j < vectors; j++) {
-            right[j] = ds_load(b, k * b_along + j * DS_LANES, t);
-            if (ahead) __builtin_prefetch(ds_at(b, (k + ahead) * b_along + j * DS_LANES, t), 0, 3);
+            right[j] = ds_load(b, j * DS_LANES, t);
+            if (j * DS_LANES * ds_size(t) % 64 == 0) __builtin_prefetch(ds_at(b, ahead + j * DS_LANES, t), 0, 3);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
-            ds_vec left = ds_splat(a[i * a_across + k * a_along]);
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++) sums[i][j] = ds_vfma(left, right[j], sums[i][j]);
+            ds_vec left = ds_splat(a[i][k]);
+#pragma GCC unroll 24
+            for (int j = 0; j < vectors; j++) sums[i * vectors + j] = ds_vfma(left, right[j], sums[i * vectors + j]);
         }
+        b = ds_at(b, b_along, t);
     }
 }
 
@@ -87,12 +79,12 @@ static __attribute__((noinline, unused)) void ds_turn(ds_vec line[DS_LANES]) {
     }
 }
 
-/* Packs DS_TILE_COLUMNS columns of a b of dtype t as `ds_tile_add` finds them soonest: side by side in
- * f32 for each of `n` values of k, zeros where there are no `columns` more. Columns are `across` apart,
- * values of k `along`. */
-DS_INLINE void ds_tile_pack(float *panel, const void *b, int64_t columns, int64_t across, int64_t along,
-                            int64_t n, uint32_t t) {
-    enum { FETCHED = 8 /* lines ahead */, WIDTH = DS_TILE_COLUMNS };
+/* Packs columns of a b of dtype t as `ds_gemm_add` finds them soonest: at most DS_GEMM_COLUMNS side by side
+ * in f32 for each of `n` values of k, `stride` apart, and zeros in place of what `columns` lacks of them. In b
+ * columns are `across` apart, values of k `along`. */
+DS_INLINE void ds_gemm_pack(float *panel, int64_t stride, const void *b, int64_t columns, int64_t across,
+                            int64_t along, int64_t n, uint32_t t) {
+    enum { FETCHED = 8 /* lines ahead */, WIDTH = DS_GEMM_COLUMNS };
     if (across == 1) {
         for (int64_t k = 0; k < n; k++) {
             const void *row = ds_at(b, k * along, t);
@@ -101,11 +93,11 @@ DS_INLINE void ds_tile_pack(float *panel, const void *b, int64_t columns, int64_
             if (columns >= WIDTH) {
 #pragma GCC unroll 4
                 for (int64_t i = 0; i < WIDTH; i += DS_LANES)
-                    ds_store(panel, k * WIDTH + i, ds_load(row, i, t), DS_F32);
+                    ds_store(panel, k * stride + i, ds_load(row, i, t), DS_F32);
             } else {
 #pragma GCC unroll 1
                 for (int64_t i = 0; i < WIDTH; i += DS_LANES)
-                    ds_store(panel, k * WIDTH + i, ds_load_first(ds_max(0, columns - i), row, i, t), DS_F32);
+                    ds_store(panel, k * stride + i, ds_load_first(ds_max(0, columns - i), row, i, t), DS_F32);
             }
         }
         return;
@@ -129,7 +121,7 @@ DS_INLINE void ds_tile_pack(float *panel, const void *b, int64_t columns, int64_
             }
             ds_turn(line);
 #pragma GCC unroll 1
-            for (int64_t l = 0; l < left; l++) ds_store(panel + first, (k + l) * WIDTH, line[l], DS_F32);
+            for (int64_t l = 0; l < left; l++) ds_store(panel + first, (k + l) * stride, line[l], DS_F32);
         }
 }
 
