@@ -100,7 +100,8 @@ DS_INLINE ds_vec ds_half_share(ds_vec power) { return ds_vinverse_half(1 + ds_ve
 /* s + s (1 - s) x inner for s = 1 / (1 + 2^power), as s^2 (1 + 2^power + 2^power x inner): what is near 0
  * lacks nothing but what s^2 does. */
 DS_INLINE ds_vec ds_half_slope(ds_vec power, ds_vec x, ds_vec inner) {
-    ds_vec e = ds_vexp2(ds_beside_one(power)), s = ds_vinverse_half(1 + e);
+    ds_vec none = ds_splat(0), e = ds_vselect(power < ds_splat(-100), none, ds_vexp2(ds_beside_one(power)));
+    ds_vec s = ds_vinverse_half(1 + e);
     return s * (s * ds_vfma(e * x, inner, 1 + e));
 }
 
