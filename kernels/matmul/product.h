@@ -3,10 +3,11 @@
  * Limit: multiply-add instructions, 2 m n k flops; with two 512-bit units 64 a cycle and core. With few rows
  * it is memory, b being read once.
  *
- * a stays where it is if it is of f32 and its rows are whole; else phase 0 copies it so. An item of phase 1
+ * a stays where it is if it is of f32 and its rows are whole; else phase 0 copies it so. An item of phase 2
  * is a block of rows and a panel of columns. It packs the panel of b, a block of k at a time, and passes all
- * of its rows over it: the panel comes from the second level of the caches then, a from the third. Panels
- * that few rows pass over, or that a core's caches hold as they are, are not packed.
+ * of its rows over it: the panel comes from the second level of the caches then, a from the third. What several
+ * blocks of rows would pack again, phase 1 packs for all of them, unless it is large. Panels that few rows pass
+ * over, or that a core's caches hold as they are, are not packed.
  */
 #ifndef DS_MATMUL_PRODUCT_H
 #define DS_MATMUL_PRODUCT_H
@@ -26,6 +27,7 @@ enum {
     COPIED = 32 << 10,       /* numbers in a chunk of phase 0 */
     DIRECT_ROWS = 2 * ROWS,  /* that are too few to pack for */
     DIRECT_BYTES = 5 << 19,  /* of b, that the second level holds about */
+    SHARED_BYTES = 8 << 20,  /* of panels that are packed for all */
     AHEAD_PACKED = 16,       /* values of k from what is read to what is fetched, */
     AHEAD_DIRECT = 4,        /* of which each begins a line of its own */
     AHEAD_BYTES = 1024,      /* the same where k runs along the lines, */
@@ -48,6 +50,7 @@ typedef struct {
     int few;    /* rows: 0 is one, 1 is up to 4, 2 is more */
     int dots;   /* they are few, and k runs along b's lines */
     int direct; /* columns run along them, and b is not packed */
+    int shared; /* panels of b are packed for all blocks of rows */
     int64_t row_blocks, rows_each, panels, columns_each;
 } product;
 
@@ -57,6 +60,10 @@ static int is_shared(const ds_tensor *t) {
         if (t->shape[d] > 1 && t->strides[d] != 0) return 0;
     return 1;
 }
+
+static int64_t a_matrices(const product *p) { return is_shared(p->a) ? 1 : p->batch; }
+static int64_t b_matrices(const product *p) { return is_shared(p->b) ? 1 : p->batch; }
+static int64_t panel_elements(const product *p) { return p->k * COLUMNS; }
 
 /* What `p` lacks, once tensors, extents and b's strides are there. */
 static void go_about(product *p) {
@@ -77,21 +84,34 @@ static void go_about(product *p) {
     int64_t blocks = ds_max(ds_div_up(p->m, ROW_BLOCK), ds_min(wanted, ds_div_up(p->m, LEAST_ROWS)));
     p->rows_each = ds_div_up(ds_div_up(p->m, ds_max(1, blocks)), ROWS) * ROWS;
     p->row_blocks = p->m ? ds_div_up(p->m, p->rows_each) : 0;
+    p->shared = !p->direct && p->row_blocks > 1 && panel_elements(p) * p->panels * b_matrices(p) * 4 <= SHARED_BYTES;
 }
 
-static int64_t a_matrices(const product *p) { return is_shared(p->a) ? 1 : p->batch; }
+static int64_t copied_elements(const product *p) {
+    return p->copies ? a_matrices(p) * p->m * p->copied_row : 0;
+}
 
 static void plan_product(const product *p, ds_plan *out) {
-    out->phases = 2;
+    out->phases = 3;
+    out->workspace_bytes = copied_elements(p) * 4;
     if (p->copies) {
         out->phase[0].items = a_matrices(p) * p->m;
         /* Whole squares, which turn columns into rows. */
         out->phase[0].grain = ds_div_up(ds_max(1, COPIED / ds_max(1, p->k)), DS_LANES) * DS_LANES;
-        out->workspace_bytes = out->phase[0].items * p->copied_row * 4;
     }
-    out->phase[1].items = p->batch * p->row_blocks * p->panels;
+    if (p->shared) {
+        out->phase[1].items = b_matrices(p) * p->panels;
+        out->phase[1].grain = ds_max(1, COPIED / ds_max(1, panel_elements(p)));
+        out->workspace_bytes += out->phase[1].items * panel_elements(p) * 4;
+    }
+    out->phase[2].items = p->batch * p->row_blocks * p->panels;
     int64_t flops = 2 * ds_max(1, p->rows_each * p->columns_each * p->k);
-    out->phase[1].grain = ds_max(1, ITEM_FLOPS / flops);
+    out->phase[2].grain = ds_max(1, ITEM_FLOPS / flops);
+}
+
+static __attribute__((noinline)) void pack(float *to, int64_t stride, const void *from, int64_t columns, int64_t across,
+                                           int64_t along, int64_t n, uint32_t t) {
+    DS_WITH_FLOAT(d, t, ds_gemm_pack(to, stride, from, columns, across, along, n, d));
 }
 
 /* Phase 0: rows begin to end of all matrices of a. */
@@ -104,7 +124,7 @@ static void copy_rows(const ds_call *call, const product *p, int64_t begin, int6
         const void *from = ds_at(a->data, ds_offset(a, a->ndim - 2, matrix) + row * across, p->t);
         for (int64_t k = 0; k < p->k; k += COLUMNS) {
             const void *part = ds_at(from, k * along, p->t);
-            DS_WITH_FLOAT(t, p->t, ds_gemm_pack(to + k, p->copied_row, part, p->k - k, along, across, rows, t));
+            pack(to + k, p->copied_row, part, p->k - k, along, across, rows, p->t);
         }
         begin += rows;
     }
@@ -115,13 +135,25 @@ typedef struct {
     const float *a;
     int64_t a_across;
     const void *b;
-    int64_t rows, columns; /* of the part */
+    const float *panel; /* of b, where phase 1 has packed it; or NULL */
+    int64_t rows, columns;
     void *c;
     int64_t c_across, c_along;
     const void *residual; /* or NULL */
     int64_t residual_across, residual_along;
     const void *bias; /* or NULL */
 } part;
+
+/* Phase 1: panels begin to end of all matrices of b. */
+static void pack_panels(const ds_call *call, const product *p, int64_t begin, int64_t end) {
+    const ds_tensor *b = p->b;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t matrix = i / p->panels, column = i % p->panels * COLUMNS;
+        const void *from = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
+        float *to = (float *)call->workspace + copied_elements(p) + i * panel_elements(p);
+        pack(to, COLUMNS, from, ds_min(COLUMNS, p->n - column), p->b_across, p->b_along, p->k, p->t);
+    }
+}
 
 static part part_of(const ds_call *call, const product *p, int64_t item) {
     int64_t row = item % p->row_blocks * p->rows_each;
@@ -139,6 +171,11 @@ static part part_of(const ds_call *call, const product *p, int64_t item) {
         at.a = (const float *)a->data + ds_offset(a, a->ndim - 2, matrix) + row * at.a_across;
     }
     at.b = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
+    at.panel = 0;
+    if (p->shared) {
+        int64_t index = (b_matrices(p) > 1 ? matrix : 0) * p->panels + column / COLUMNS;
+        at.panel = (const float *)call->workspace + copied_elements(p) + index * panel_elements(p);
+    }
     at.c_across = c->strides[c->ndim - 2];
     at.c_along = c->strides[c->ndim - 1];
     at.c = ds_at(c->data, ds_offset(c, c->ndim - 2, matrix) + row * at.c_across + column * at.c_along, p->t);
@@ -294,7 +331,7 @@ static void pass(const product *p, const part *at, const shape *s, const block *
     for (int64_t row = 0; row < at->rows; row += s->rows) {
         int64_t left = ds_min(s->rows, at->rows - row);
         const float *a = at->a + row * at->a_across + k->first;
-        if (last) fetch_results(p, at, row, left, column, columns);
+        if (last && !as_it_is) fetch_results(p, at, row, left, column, columns);
         if (as_it_is && left == s->rows && columns == across) {
             s->product(to.sums + row * to.across + column, to.across, !first, a, at->a_across, left, k);
         } else {
@@ -317,11 +354,6 @@ static void run_direct(const product *p, const part *at) {
     pass(p, at, s, &k, 0, at->columns, to);
 }
 
-static __attribute__((noinline)) void pack(float *to, int64_t stride, const void *from, int64_t columns, int64_t across,
-                                           int64_t along, int64_t n, uint32_t t) {
-    DS_WITH_FLOAT(d, t, ds_gemm_pack(to, stride, from, columns, across, along, n, d));
-}
-
 static void run_packed(const product *p, const part *at) {
     _Alignas(64) float panel[K_BLOCK * COLUMNS], sums[ROW_BLOCK * COLUMNS];
     for (int64_t column = 0; column < at->columns; column += COLUMNS) {
@@ -331,8 +363,12 @@ static void run_packed(const product *p, const part *at) {
         block k = {panel, COLUMNS, AHEAD_PACKED * COLUMNS, 0, 0};
         do {
             k.n = ds_min(K_BLOCK, p->k - k.first);
-            const void *from = ds_at(at->b, column * p->b_across + k.first * p->b_along, p->t);
-            pack(panel, COLUMNS, from, columns, p->b_across, p->b_along, k.n, p->t);
+            if (at->panel) {
+                k.b = at->panel + k.first * COLUMNS;
+            } else {
+                const void *from = ds_at(at->b, column * p->b_across + k.first * p->b_along, p->t);
+                pack(panel, COLUMNS, from, columns, p->b_across, p->b_along, k.n, p->t);
+            }
             pass(p, at, shape_for(columns), &k, column, columns, to);
             k.first += K_BLOCK;
         } while (k.first < p->k);
@@ -389,10 +425,8 @@ static void run_dots(const product *p, const part *at) {
 }
 
 static void run_product(const ds_call *call, const product *p, uint32_t phase, int64_t begin, int64_t end) {
-    if (phase == 0) {
-        copy_rows(call, p, begin, end);
-        return;
-    }
+    if (phase == 0) return copy_rows(call, p, begin, end);
+    if (phase == 1) return pack_panels(call, p, begin, end);
     for (int64_t item = begin; item < end; item++) {
         part at = part_of(call, p, item);
         if (p->dots) run_dots(p, &at);
