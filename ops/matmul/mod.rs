@@ -29,8 +29,16 @@ pub fn matmul(stream: &Stream, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         *columns = *n;
     }
     let c = Tensor::empty(stream, a.dtype(), &shape)?;
-    op::launch(MATMUL.op()?, stream, &[&[a], &[b], &[&c]], &[], &[])?;
+    matmul_into(stream, a, b, &c)?;
     Ok(c)
+}
+
+/// [`matmul`] into a `c` that is there, of any strides.
+///
+/// # Errors
+/// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+pub fn matmul_into(stream: &Stream, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<()> {
+    op::launch(MATMUL.op()?, stream, &[&[a], &[b], &[c]], &[], &[])
 }
 
 /// A layer: `f(x w^T + bias) + residual`, in one pass over what the product gives.

@@ -12,6 +12,7 @@ use ds_core::{
 };
 
 mod lists;
+pub mod transformer;
 
 include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));
 

@@ -21,6 +21,7 @@ mod quantizer;
 mod reduce;
 mod rope;
 mod softmax;
+mod transformer;
 
 use std::{
     collections::HashSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Command,
