@@ -10,7 +10,7 @@ use ds_core::{
     probe::ProbeRecord,
     selection::{AcceleratorStatus, State},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::column::Column;
 use crate::view::{Outcome, Refusal, UNMET, View};
@@ -112,6 +112,8 @@ struct OpSet {
     name: String,
     /// The ops of it that this version knows.
     ops: Vec<String>,
+    /// What there is of it that is no op, but calls of others: of these.
+    decomposed: BTreeMap<String, Vec<String>>,
     /// What upstream's set has beside them.
     lacking: Vec<String>,
     states: Vec<OpState>,
@@ -335,8 +337,18 @@ fn describe(host: &Host, accelerator: Accelerator) -> Result<Vec<DeviceInfo>, Er
         .collect()
 }
 
-/// Upstream's op sets; for one that is here, what upstream's has beside it.
-pub(crate) fn upstream() -> BTreeMap<String, Option<Vec<String>>> {
+/// What is here of one of upstream's op sets, beside the ops that name it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UpstreamSet {
+    /// What upstream's has and this one has not.
+    lacks: Vec<String>,
+    /// What is made of calls of other ops, and of which.
+    decomposed: BTreeMap<String, Vec<String>>,
+}
+
+/// Upstream's op sets; none where nothing is here.
+pub(crate) fn upstream() -> BTreeMap<String, Option<UpstreamSet>> {
     serde_json::from_str(UPSTREAM).unwrap_or_default()
 }
 
@@ -363,12 +375,20 @@ fn op_sets(devices: &[Device], columns: &[Column]) -> Vec<OpSet> {
         .into_iter()
         .map(|name| {
             let own = ops.get(name).map_or(&[][..], Vec::as_slice);
+            let here = upstream.get(name).cloned().flatten().unwrap_or_default();
+            // A set stands as the worst op does that a call of it may come to.
+            let parts = here.decomposed.values().flatten();
+            let mut needed = own.to_vec();
+            needed.extend(parts.filter_map(|name| op::find(name).ok()));
+            needed.sort_by_key(|op| op.name());
+            needed.dedup_by_key(|op| op.name());
             OpSet {
                 name: name.to_owned(),
                 ops: own.iter().map(|op| op.name().to_owned()).collect(),
-                lacking: upstream.get(name).cloned().flatten().unwrap_or_default(),
+                decomposed: here.decomposed,
+                lacking: here.lacks,
                 states: (devices.iter())
-                    .map(|device| state(device, columns, own))
+                    .map(|device| state(device, columns, &needed))
                     .collect(),
             }
         })
@@ -381,13 +401,23 @@ mod tests {
 
     #[test]
     fn the_names_of_upstream_parse_and_cover_the_catalogue() {
-        let upstream: BTreeMap<String, Option<Vec<String>>> =
+        let upstream: BTreeMap<String, Option<UpstreamSet>> =
             serde_json::from_str(UPSTREAM).unwrap();
         assert_eq!(upstream.len(), 28);
         for op in op::ops() {
             for set in op.sets().iter().filter(|set| upstream.contains_key(*set)) {
                 assert!(upstream[set].is_some(), "{set} is here: say what it lacks");
             }
+        }
+        let parts = upstream
+            .values()
+            .flatten()
+            .flat_map(|set| set.decomposed.values());
+        for name in parts.flatten() {
+            assert!(
+                op::find(name).is_ok(),
+                "{name} is no op, but something is said to be made of it"
+            );
         }
     }
 }

@@ -105,7 +105,13 @@ fn op_sets(text: &mut String, report: &Report) {
         );
         for set in &report.op_sets {
             let dots = ".".repeat(NAME_WIDTH.saturating_sub(set.name.len() + 1));
-            let (mut installed, compatible, mut words) = words(&set.states[index], &set.ops);
+            let decomposed: Vec<String> = set.decomposed.keys().cloned().collect();
+            let all = [&set.ops[..], &decomposed[..]].concat();
+            let (mut installed, compatible, mut words) = words(&set.states[index], &all);
+            if !decomposed.is_empty() {
+                words += "; decomposed into other ops: ";
+                words += &decomposed.join(", ");
+            }
             if !set.lacking.is_empty() {
                 words += "; not in this version: ";
                 words += &set.lacking.join(", ");
