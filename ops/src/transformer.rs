@@ -99,7 +99,7 @@ pub struct TransformerLayer {
 /// [`ErrorKind::InvalidArgument`] for heads that do not divide H, and naming what does not fit.
 ///
 /// # Upstream
-/// `forward` of `csrc/transformer/ds_transformer_cuda.cpp`.
+/// `BertTransformerLayer::Forward` of `csrc/transformer`.
 pub fn transformer_layer(
     stream: &Stream,
     config: TransformerConfig,
