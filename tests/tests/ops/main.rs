@@ -12,6 +12,7 @@ mod fp_quantizer;
 mod golden;
 mod grads;
 mod matmul;
+mod moe;
 mod movement;
 mod muon;
 mod norms;
