@@ -659,6 +659,13 @@
   {0xc7, 0xc2, 0xa2, 0xd4, 0x56, 0x77, 0x15, 0xa3, \
    0x55, 0xb0, 0x80, 0x33, 0x10, 0x6c, 0xe3, 0xfc}
 
+// op sample(logits: T[R, V], seed: i64, offset: i64, temperature: f64, top_k: i64, top_p: f64) -> (tokens: i64[R], logprobs: f32[R]) where T: f32 | f16 | bf16
+#define DS_OP_SAMPLE "sample"
+#define DS_OP_SAMPLE_SCHEMA_TEXT "8103f85421ece22e6e8d63928db5698d"
+#define DS_OP_SAMPLE_SCHEMA \
+  {0x81, 0x03, 0xf8, 0x54, 0x21, 0xec, 0xe2, 0x2e, \
+   0x6e, 0x8d, 0x63, 0x92, 0x8d, 0xb5, 0x69, 0x8d}
+
 // op sgd_step(params: inout list P[S...], grads: list P[S...], found_inf: optional f32[], lr: f64, weight_decay: f64) where P: f32 | f16 | bf16
 #define DS_OP_SGD_STEP "sgd_step"
 #define DS_OP_SGD_STEP_SCHEMA_TEXT "636f63723003f577edaa907f2a7daad8"

@@ -21,6 +21,7 @@ mod packbits;
 mod quantizer;
 mod reduce;
 mod rope;
+mod sampling;
 mod softmax;
 mod transformer;
 
