@@ -35,7 +35,7 @@ fn choices(size: Size) -> &'static [(i64, i64, i64)] {
             (0, 4, 2),
         ],
         Size::Cached => &[(2048, 64, 2)],
-        Size::Large => &[(1 << 18, 64, 2)],
+        Size::Large => &[(1 << 16, 64, 2)],
     }
 }
 
