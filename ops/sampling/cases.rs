@@ -32,7 +32,7 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             &HOWS,
         ),
         Size::Cached => (&[[4, 32_768]], &[HOWS[0], (0.8, 50, 0.95)]),
-        Size::Large => (&[[256, 131_072]], &[HOWS[0], (0.8, 50, 0.95), HOWS[6]]),
+        Size::Large => (&[[64, 131_072]], &[HOWS[0], (0.8, 50, 0.95), HOWS[6]]),
     };
     let mut cases = Vec::new();
     for dtype in [DType::F32, DType::F16, DType::BF16] {
