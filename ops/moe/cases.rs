@@ -81,6 +81,7 @@ fn top_k_gatings(cases: &mut Vec<Case>, size: Size) {
 
 /// What a gate is called with beside its logits.
 #[derive(Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is there or not")]
 struct Of {
     noise: bool,
     used: bool,
@@ -357,7 +358,7 @@ fn places(n: &mut Numbers, shape: &[i64], end: i64) -> Result<HostTensor> {
 fn slots([tokens, k, rows, _]: Dims) -> Result<HostTensor> {
     let places = tokens * k;
     let within = rows.min(places).max(1);
-    let step = (1..)
+    let step = (1..=within)
         .map(|i| 1 + 2 * i * within.min(7))
         .find(|step| gcd(*step, within) == 1);
     let slot = |place: i64| match place % within * step.unwrap_or(1) % within {

@@ -107,7 +107,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// `top2gating` (GShard, Lepikhin et al. 2020): with noise, the second expert is drawn by it.
+    /// `top2gating` (`GShard`, Lepikhin et al. 2020): with noise, the second expert is drawn by it.
     pub fn top2(capacity: i64, noise: Option<&'a Tensor>) -> Self {
         Self {
             k: 2,
@@ -181,7 +181,7 @@ pub fn capacity(tokens: i64, experts: i64, factor: f64, min_capacity: i64) -> i6
 /// reaches, and who wants the least one takes the greatest of `expert_counts`, over all ranks.
 ///
 /// # Source
-/// Fedus et al. 2021, "Switch Transformers"; Lepikhin et al. 2020, "GShard".
+/// Fedus et al. 2021, "Switch Transformers"; Lepikhin et al. 2020, "`GShard`".
 pub fn moe_gate(stream: &Stream, logits: &Tensor, gate: Gate<'_>) -> Result<GateResult> {
     static OP: OpCell = OpCell::new("moe_gate");
     let (tokens, experts) = extents("moe_gate", logits, gate.k)?;

@@ -22,18 +22,15 @@ pub(super) fn top_k_gating(call: &mut HostCall) -> Result<()> {
         let gates = softmax(row);
         let order = in_order(row);
         for place in 0..places {
-            match order.get(place).filter(|_| token < tokens) {
-                Some(&expert) => {
-                    scores.push(gates[expert]);
-                    assignments.push(number(expert));
-                    offsets.push(counts[expert]);
-                    counts[expert] += 1.0;
-                }
-                None => {
-                    scores.push(0.0);
-                    assignments.push(-1.0);
-                    offsets.push(-1.0);
-                }
+            if let Some(&expert) = order.get(place).filter(|_| token < tokens) {
+                scores.push(gates[expert]);
+                assignments.push(number(expert));
+                offsets.push(counts[expert]);
+                counts[expert] += 1.0;
+            } else {
+                scores.push(0.0);
+                assignments.push(-1.0);
+                offsets.push(-1.0);
             }
         }
     }
@@ -114,7 +111,9 @@ pub(super) fn moe_gate(call: &mut HostCall) -> Result<()> {
     if normalize {
         for weights in weights.chunks_exact_mut(count.max(1)) {
             let by = divisor(weights.iter().sum());
-            weights.iter_mut().for_each(|weight| *weight /= by);
+            for weight in weights {
+                *weight /= by;
+            }
         }
     }
     call.one_mut(4)?.set_f64(&weights)?;

@@ -71,7 +71,7 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                     let name = format!("{name} of NaN and infinity");
                     cases.push(Case::new("sample", name, call(strange)));
                     let name = format!("{dtype} {shape:?} {how} of equal ones");
-                    cases.push(Case::new("sample", name, call(|x| x.round())));
+                    cases.push(Case::new("sample", name, call(f64::round)));
                 }
             }
         }

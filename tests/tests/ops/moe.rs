@@ -342,7 +342,11 @@ fn large_results_are_the_small_ones() {
         let (x_bytes, y_bytes) = (bytes(&x), bytes(&y));
         let row = usize::try_from(D).unwrap() * dtype.size_bytes();
         for (from, to) in at.iter().enumerate() {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an index"
+            )]
             let to = *to as usize;
             assert!(x_bytes[from * row..][..row] == y_bytes[to * row..][..row]);
         }

@@ -30,7 +30,11 @@ fn counts(logits: &Tensor, sampling: Sampling, width: usize) -> Vec<f64> {
     let (tokens, _) = sample(stream(), logits, sampling).unwrap();
     let mut counts = vec![0.0; width];
     for token in values(stream(), &tokens).unwrap() {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index"
+        )]
         let token = token as usize;
         counts[token] += 1.0;
     }
@@ -140,7 +144,11 @@ fn the_token_is_that_of_the_hosts_number() {
                 }
                 sum += p;
             }
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "an index"
+            )]
             let token = token as usize;
             assert!(token == want || near > 0, "{row}: {token}, not {want}");
             let logprob = logprobs[usize::try_from(row).unwrap()];
