@@ -379,6 +379,55 @@
   {0x5b, 0xfd, 0x58, 0xdd, 0x9a, 0x94, 0x26, 0xe4, \
    0x2f, 0x1a, 0xc3, 0xcf, 0x64, 0xb6, 0xe3, 0x29}
 
+// op top_k_gating(logits: T[R, E], n_tokens: optional i32[], scores: inout f32[R, K], assignments: inout i32[R, K], offsets: inout i32[R, K]) -> (expert_counts: i32[E]) where T: f32 | f16 | bf16
+#define DS_OP_TOP_K_GATING "top_k_gating"
+#define DS_OP_TOP_K_GATING_SCHEMA_TEXT "c213e851f0ed61143c90e281261f9871"
+#define DS_OP_TOP_K_GATING_SCHEMA \
+  {0xc2, 0x13, 0xe8, 0x51, 0xf0, 0xed, 0x61, 0x14, \
+   0x3c, 0x90, 0xe2, 0x81, 0x26, 0x1f, 0x98, 0x71}
+
+// op moe_gate(logits: f32[S, E], noise: optional f32[S, E], used: optional bool[S], priority: optional f32[S], weights: inout f32[S, K], assignments: inout i32[S, K], offsets: inout i32[S, K], capacity: i64, choice_major: static bool, by_probability: static bool, normalize: static bool) -> (expert_counts: i64[E], load: f32[E], l_aux: f32[])
+#define DS_OP_MOE_GATE "moe_gate"
+#define DS_OP_MOE_GATE_SCHEMA_TEXT "74ae29b402cd3cd40cd2bdd73cd631f0"
+#define DS_OP_MOE_GATE_SCHEMA \
+  {0x74, 0xae, 0x29, 0xb4, 0x02, 0xcd, 0x3c, 0xd4, \
+   0x0c, 0xd2, 0xbd, 0xd7, 0x3c, 0xd6, 0x31, 0xf0}
+
+// op moe_gate_backward(dweights: f32[S, K], dl_aux: f32[], logits: f32[S, E], assignments: i32[S, K], load: f32[E], normalize: static bool) -> (dlogits: f32[S, E])
+#define DS_OP_MOE_GATE_BACKWARD "moe_gate_backward"
+#define DS_OP_MOE_GATE_BACKWARD_SCHEMA_TEXT "42574856139bd7e1cf1f0416e033bcbe"
+#define DS_OP_MOE_GATE_BACKWARD_SCHEMA \
+  {0x42, 0x57, 0x48, 0x56, 0x13, 0x9b, 0xd7, 0xe1, \
+   0xcf, 0x1f, 0x04, 0x16, 0xe0, 0x33, 0xbc, 0xbe}
+
+// op moe_slots(assignments: i32[S, K], offsets: i32[S, K], expert_counts: I[E], capacity: i64 = -1) -> (slots: i32[S, K], ends: i64[E]) where I: i32 | i64
+#define DS_OP_MOE_SLOTS "moe_slots"
+#define DS_OP_MOE_SLOTS_SCHEMA_TEXT "f5a9916f462e29f0167ddf89f6ab823e"
+#define DS_OP_MOE_SLOTS_SCHEMA \
+  {0xf5, 0xa9, 0x91, 0x6f, 0x46, 0x2e, 0x29, 0xf0, \
+   0x16, 0x7d, 0xdf, 0x89, 0xf6, 0xab, 0x82, 0x3e}
+
+// op moe_dispatch(x: T[S, D], slots: i32[S, K], y: inout T[P, D]) where T: f32 | f16 | bf16
+#define DS_OP_MOE_DISPATCH "moe_dispatch"
+#define DS_OP_MOE_DISPATCH_SCHEMA_TEXT "68247f180b2e01f88a1f26566cec5295"
+#define DS_OP_MOE_DISPATCH_SCHEMA \
+  {0x68, 0x24, 0x7f, 0x18, 0x0b, 0x2e, 0x01, 0xf8, \
+   0x8a, 0x1f, 0x26, 0x56, 0x6c, 0xec, 0x52, 0x95}
+
+// op moe_combine(y: T[P, D], weights: optional f32[S, K], slots: i32[S, K], normalize: bool = false) -> (x: T[S, D]) where T: f32 | f16 | bf16
+#define DS_OP_MOE_COMBINE "moe_combine"
+#define DS_OP_MOE_COMBINE_SCHEMA_TEXT "61791c7940b9fe2d28b6abefaeb4ae7f"
+#define DS_OP_MOE_COMBINE_SCHEMA \
+  {0x61, 0x79, 0x1c, 0x79, 0x40, 0xb9, 0xfe, 0x2d, \
+   0x28, 0xb6, 0xab, 0xef, 0xae, 0xb4, 0xae, 0x7f}
+
+// op moe_combine_backward(dx: T[S, D], y: T[P, D], weights: f32[S, K], slots: i32[S, K], normalize: bool = false) -> (dy: T[P, D], dweights: f32[S, K]) where T: f32 | f16 | bf16
+#define DS_OP_MOE_COMBINE_BACKWARD "moe_combine_backward"
+#define DS_OP_MOE_COMBINE_BACKWARD_SCHEMA_TEXT "051ff776bb874e4e2c3ccbb983042719"
+#define DS_OP_MOE_COMBINE_BACKWARD_SCHEMA \
+  {0x05, 0x1f, 0xf7, 0x76, 0xbb, 0x87, 0x4e, 0x4e, \
+   0x2c, 0x3c, 0xcb, 0xb9, 0x83, 0x04, 0x27, 0x19}
+
 // op copy(x: T[S...]) -> (y: T[S...]) where T: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool
 #define DS_OP_COPY "copy"
 #define DS_OP_COPY_SCHEMA_TEXT "b3eabfd3dcf6725e35e56e76e9cc1268"
@@ -609,6 +658,13 @@
 #define DS_OP_ROPE_SCHEMA \
   {0xc7, 0xc2, 0xa2, 0xd4, 0x56, 0x77, 0x15, 0xa3, \
    0x55, 0xb0, 0x80, 0x33, 0x10, 0x6c, 0xe3, 0xfc}
+
+// op sample(logits: T[R, V], seed: i64, offset: i64, temperature: f64, top_k: i64, top_p: f64) -> (tokens: i64[R], logprobs: f32[R]) where T: f32 | f16 | bf16
+#define DS_OP_SAMPLE "sample"
+#define DS_OP_SAMPLE_SCHEMA_TEXT "8103f85421ece22e6e8d63928db5698d"
+#define DS_OP_SAMPLE_SCHEMA \
+  {0x81, 0x03, 0xf8, 0x54, 0x21, 0xec, 0xe2, 0x2e, \
+   0x6e, 0x8d, 0x63, 0x92, 0x8d, 0xb5, 0x69, 0x8d}
 
 // op sgd_step(params: inout list P[S...], grads: list P[S...], found_inf: optional f32[], lr: f64, weight_decay: f64) where P: f32 | f16 | bf16
 #define DS_OP_SGD_STEP "sgd_step"

@@ -12,6 +12,7 @@ mod fp_quantizer;
 mod golden;
 mod grads;
 mod matmul;
+mod moe;
 mod movement;
 mod muon;
 mod norms;
@@ -20,6 +21,7 @@ mod packbits;
 mod quantizer;
 mod reduce;
 mod rope;
+mod sampling;
 mod softmax;
 mod transformer;
 
