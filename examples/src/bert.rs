@@ -66,7 +66,7 @@ impl Bert {
     pub fn forward(&self, stream: &Stream, batch: &Batch) -> Result<Tensor> {
         let words = embedding(stream, &self.words, &batch.ids)?;
         let places = embedding(stream, &self.places, &batch.places)?;
-        let x = self.norm.of_sum(stream, &words, None, &places)?;
+        let x = self.norm.of_sum(stream, &words, &places)?;
         let mut layers = self.layers.iter();
         layers.try_fold(x, |x, layer| layer.forward(stream, &x, batch))
     }

@@ -3,9 +3,9 @@
 
 use ds_core::{DType, Result, Stream, Tensor, op};
 use ds_ops::{
-    activation::{Activation, activation},
-    layer_norm::{AddLayerNorm, add_layer_norm},
-    matmul::matmul,
+    activation::Activation,
+    layer_norm::{AddLayerNorm, add_layer_norm, layer_norm},
+    matmul::{linear, matmul},
     movement::{concat, contiguous},
     softmax::{SoftmaxConfig, softmax},
 };
@@ -51,13 +51,17 @@ impl Layer {
     }
 
     pub(super) fn forward(&self, stream: &Stream, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let qkv = self.qkv.forward(stream, x, Activation::Identity)?;
+        let qkv = self.qkv.forward(stream, x, None, Activation::Identity)?;
         let attended = attention(stream, &qkv, self.heads, batch)?;
-        let x = self
+        let sum = self
             .attended
-            .forward_norm(stream, &attended, x, &self.attended_norm)?;
-        let inner = self.up.forward(stream, &x, Activation::Gelu)?;
-        self.down.forward_norm(stream, &inner, &x, &self.down_norm)
+            .forward(stream, &attended, Some(x), Activation::Identity)?;
+        let x = self.attended_norm.forward(stream, &sum)?;
+        let inner = self.up.forward(stream, &x, None, Activation::Gelu)?;
+        let sum = self
+            .down
+            .forward(stream, &inner, Some(&x), Activation::Identity)?;
+        self.down_norm.forward(stream, &sum)
     }
 }
 
@@ -93,7 +97,7 @@ fn attention(stream: &Stream, qkv: &Tensor, heads: i64, batch: &Batch) -> Result
 /// A product with a weight, and a bias.
 #[derive(Debug)]
 struct Linear {
-    /// `[in, out]`: turned once, when it is read.
+    /// `[out, in]`, the outputs of one input side by side in memory: so few rows meet it as it is.
     weight: Tensor,
     bias: Tensor,
 }
@@ -114,31 +118,20 @@ impl Linear {
         };
         let weight = all("weight", &[to, from])?;
         Ok(Self {
-            weight: contiguous(stream, &weight.transpose(0, 1)?)?,
+            weight: contiguous(stream, &weight.transpose(0, 1)?)?.transpose(0, 1)?,
             bias: all("bias", &[to])?,
         })
     }
 
-    /// `f(x weight + bias)`.
-    fn forward(&self, stream: &Stream, x: &Tensor, f: Activation) -> Result<Tensor> {
-        activation(
-            stream,
-            &matmul(stream, x, &self.weight)?,
-            Some(&self.bias),
-            f,
-        )
-    }
-
-    /// The norm of `x weight + bias + residual`.
-    fn forward_norm(
+    /// `f(x weight^T + bias) + residual`.
+    fn forward(
         &self,
         stream: &Stream,
         x: &Tensor,
-        residual: &Tensor,
-        norm: &Norm,
+        residual: Option<&Tensor>,
+        f: Activation,
     ) -> Result<Tensor> {
-        let product = matmul(stream, x, &self.weight)?;
-        norm.of_sum(stream, &product, Some(&self.bias), residual)
+        linear(stream, x, &self.weight, Some(&self.bias), residual, f)
     }
 }
 
@@ -166,18 +159,17 @@ impl Norm {
         })
     }
 
-    /// The norm of `x + bias + residual`.
-    pub(super) fn of_sum(
-        &self,
-        stream: &Stream,
-        x: &Tensor,
-        add_bias: Option<&Tensor>,
-        residual: &Tensor,
-    ) -> Result<Tensor> {
+    fn forward(&self, stream: &Stream, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        Ok(layer_norm(stream, x, weight, bias, self.eps)?.y)
+    }
+
+    /// The norm of `x + residual`.
+    pub(super) fn of_sum(&self, stream: &Stream, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let call = AddLayerNorm {
             x,
             residual,
-            add_bias,
+            add_bias: None,
             weight: Some(&self.weight),
             bias: Some(&self.bias),
             eps: self.eps,
