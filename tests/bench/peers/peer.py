@@ -37,11 +37,17 @@ def matmul(dtype, n):
     return lambda: a @ b
 
 
+def sentence_encoder(*call):
+    import sentence_encoder
+
+    return ops.fastest_of(sentence_encoder.forms(**json.loads(" ".join(call))))
+
+
 def op(*call):
     return ops.fastest(json.loads(" ".join(call)))
 
 
-WORKS = {f.__name__: f for f in (torch_adam, deepspeed_adam, matmul, op)}
+WORKS = {f.__name__: f for f in (torch_adam, deepspeed_adam, matmul, sentence_encoder, op)}
 
 call = None
 for line in sys.stdin:

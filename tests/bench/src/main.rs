@@ -26,6 +26,7 @@ mod ops;
 mod peer;
 mod report;
 mod sample;
+mod sentence_encoder;
 
 use std::{env, process::ExitCode};
 
@@ -37,7 +38,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// A name to filter by, and what measures and prints it.
 type Figure = (&'static str, fn() -> Result<()>);
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     ("ds_report", report::warm),
     ("first_use", first_use::figure),
     ("call", call::rms_norm),
@@ -45,6 +46,7 @@ const FIGURES: [Figure; 7] = [
     ("hand_off", call::hand_off),
     ("adam", adam::figure),
     ("matmul", matmul::figure),
+    ("sentence_encoder", sentence_encoder::figure),
 ];
 
 fn main() -> ExitCode {

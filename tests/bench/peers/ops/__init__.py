@@ -36,6 +36,19 @@ def forms_of(form, call):
     return form(**values) or []
 
 
+def fastest_of(forms):
+    """The one that is fastest now."""
+
+    def seconds(run):
+        run()
+        start = time.perf_counter()
+        for _ in range(3):
+            run()
+        return time.perf_counter() - start
+
+    return min(forms, key=seconds) if len(forms) > 1 else forms[0]
+
+
 def fastest(call):
     """The fastest form of as many copies as are asked for, in turns."""
     name = call["op"]
@@ -47,14 +60,7 @@ def fastest(call):
     if not forms:
         raise LookupError(f"no peer for this {name}")
 
-    def seconds(run):
-        run()
-        start = time.perf_counter()
-        for _ in range(3):
-            run()
-        return time.perf_counter() - start
-
-    best = min(range(len(forms)), key=lambda i: seconds(forms[i])) if len(forms) > 1 else 0
+    best = forms.index(fastest_of(forms))
     copies = [forms[best]] + [forms_of(form, call)[best] for _ in range(call["copies"] - 1)]
     if len(copies) == 1:
         return copies[0]
