@@ -1,22 +1,12 @@
-/* What attention and its gradient share, on a CPU: which queries and keys belong together, how tokens
- * come near, and what hides a key from a query.
+/* What attention and its gradient share, on a CPU: which queries and keys belong together, and
+ * which of them see each other.
  */
 #ifndef DS_ATTENTION_H
 #define DS_ATTENTION_H
 
-#include "ds_cpu_math.h"
-#include "ds_cpu_tile.h"
+#include "panels.h"
 
-enum {
-    MOST_D = 256,              /* of a head; kernel.json says so, too, */
-    MOST_TOKENS = 1 << 30,     /* and that there are no more of these: their differences are i32 */
-    BLOCK = 8 * DS_TILE_ROWS,  /* keys, or queries, that are near at a time */
-    WIDTH = DS_TILE_COLUMNS,   /* rows, or keys, side by side in a panel */
-    SLACK = 2 * DS_TILE_ROWS,  /* what the last tile reads and writes beyond a head */
-};
-
-/* Not worth a copy for each dtype. */
-#define OUT_OF_LINE static __attribute__((noinline, unused))
+enum { MOST_TOKENS = 1 << 30 /* of a sequence, says kernel.json: their differences are i32 */ };
 
 /* A tensor [B, S, H, D] or [S, H, D] whose heads are contiguous. */
 typedef struct tokens {
@@ -34,6 +24,7 @@ static inline tokens tokens_of(const ds_call *call, uint32_t arg) {
 /* What a call is about. */
 typedef struct geometry {
     int64_t batch, queries, keys; /* of a batch each; of packed sequences, all together */
+    int64_t all_keys;             /* even where no head has them */
     int64_t heads, groups, d;     /* at least one group: one without keys stands for none */
     int64_t shared;               /* most heads of queries that share one of keys */
     int64_t left, right;          /* of the window, -1 for no end */
@@ -47,6 +38,7 @@ static inline geometry geometry_of(const ds_call *call, uint32_t q_arg, uint32_t
     geometry g = {.batch = q->ndim == 4 ? q->shape[0] : 1,
                   .queries = of_q[0],
                   .keys = of_k[0],
+                  .all_keys = of_k[0],
                   .heads = of_q[1],
                   .groups = of_k[1],
                   .d = of_q[2],
@@ -67,7 +59,8 @@ static inline int64_t first_head(const geometry *g, int64_t group) { return ds_d
 /* Tokens that see each other alone. */
 typedef struct sequence {
     int64_t batch, first_query, queries, first_key, keys;
-    int is_wrong; /* its results are NaN */
+    int64_t unseen; /* keys from `first_key` on that stand alone, where `keys` is 0 */
+    int is_wrong;   /* its results are NaN */
 } sequence;
 
 /* Packed sequences have a table in the workspace: so many of them, whether the starts are wrong, and the
@@ -83,15 +76,18 @@ static inline int64_t table_bytes(const geometry *g) {
 OUT_OF_LINE sequence packed_sequence(const ds_call *call, const geometry *g, int starts, int64_t n) {
     const ds_tensor *q = ds_arg_tensor(call, (uint32_t)starts, 0), *kv = ds_arg_tensor(call, (uint32_t)starts + 1, 0);
     const int64_t *table = call->workspace;
-    sequence all = {.queries = g->queries, .is_wrong = (int)table[TABLE_WRONG]};
-    if (all.is_wrong || g->starts == 0) return all;
-    if (n == 0) return (sequence){.queries = ds_index_at(q, 0)};
-    int64_t first = ds_index_at(q, n - 1), key = ds_index_at(kv, n - 1);
-    if (n == g->starts) return (sequence){.first_query = first, .queries = g->queries - first};
-    return (sequence){.first_query = first,
-                      .queries = ds_index_at(q, n) - first,
-                      .first_key = key,
-                      .keys = g->groups && g->keys ? ds_index_at(kv, n) - key : 0};
+    sequence s = {.queries = g->queries, .unseen = g->all_keys, .is_wrong = (int)table[TABLE_WRONG]};
+    if (s.is_wrong || g->starts == 0) return s;
+    if (n > 0) {
+        s.first_query = ds_index_at(q, n - 1);
+        s.first_key = ds_index_at(kv, n - 1);
+    }
+    int64_t keys = (n < g->starts ? ds_index_at(kv, n) : g->all_keys) - s.first_key;
+    s.queries = (n < g->starts ? ds_index_at(q, n) : g->queries) - s.first_query;
+    int is_apart = n == 0 || n == g->starts;
+    s.unseen = is_apart ? keys : 0;
+    s.keys = is_apart || !g->keys ? 0 : keys;
+    return s;
 }
 
 static inline int starts_are_wrong(const ds_tensor *t, int64_t n, int64_t tokens) {
@@ -108,9 +104,8 @@ static inline int starts_are_wrong(const ds_tensor *t, int64_t n, int64_t tokens
  * that share. With `each` 0 it takes one place, whatever its length. */
 OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
     int64_t *table = call->workspace;
-    const int64_t all_keys = ds_arg_tensor(call, 1, 0)->shape[0];
     table[TABLE_WRONG] = starts_are_wrong(ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
-                         starts_are_wrong(ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, all_keys);
+                         starts_are_wrong(ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
     table[TABLE_COUNT] = table[TABLE_WRONG] || g->starts == 0 ? 1 : g->starts + 1;
     int64_t place = 0;
     for (int64_t n = 0; n < table[TABLE_COUNT]; n++) {
@@ -121,16 +116,17 @@ OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts,
     table[TABLE_PLACES + table[TABLE_COUNT]] = place;
 }
 
-/* Places of all sequences, at most. */
+/* Places of all sequences, at most; a table of 0 places does not count the rows. */
 static inline int64_t places(const geometry *g, int64_t each) {
-    if (g->starts < 0) return g->batch * ds_div_up(g->queries * g->shared, each);
-    return g->queries * g->shared / each + g->starts + 1;
+    const int64_t rows = each ? g->queries * g->shared : 0;
+    if (g->starts < 0) return g->batch * (each ? ds_div_up(rows, each) : 1);
+    return (each ? rows / each : 0) + g->starts + 1;
 }
 
 /* The sequence that has place `*place`, which becomes that within it. -1 queries where none has. */
 OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int starts, int64_t each, int64_t *place) {
     if (g->starts < 0) {
-        int64_t of_one = ds_div_up(g->queries * g->shared, each);
+        int64_t of_one = each ? ds_div_up(g->queries * g->shared, each) : 1;
         sequence s = {.batch = *place / of_one, .queries = g->queries, .keys = g->keys};
         *place %= of_one;
         return s;
@@ -152,57 +148,6 @@ static inline void *token_at(const tokens *t, int64_t batch, int64_t token, int6
     return ds_at(t->data, batch * t->batch + token * t->token + head * t->head, t->dtype);
 }
 
-/* What of a head fills whole vectors. */
-static inline int64_t padded(int64_t d) { return ds_div_up(d, DS_LANES) * DS_LANES; }
-
-DS_INLINE void bring_of(float *to, const void *from, int64_t across, int64_t n, int64_t d, uint32_t t) {
-    const int64_t stride = padded(d), whole = d / DS_LANES * DS_LANES;
-    for (int64_t i = 0; i < n; i++) {
-        const void *row = ds_at(from, i * across, t);
-        for (int64_t c = 0; c < whole; c += DS_LANES) ds_store(to, i * stride + c, ds_load(row, c, t), DS_F32);
-        if (whole < d) ds_store(to, i * stride + whole, ds_load_first(d - whole, row, whole, t), DS_F32);
-    }
-}
-
-/* Copies `n` heads that lie `across` apart side by side in f32, zeros behind each. */
-OUT_OF_LINE void bring(float *to, const void *from, int64_t across, int64_t n, int64_t d, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, bring_of(to, from, across, n, d, t));
-}
-
-DS_INLINE void put_of(void *to, const float *from, int64_t d, uint32_t t) {
-    for (int64_t c = 0; c < d; c += DS_LANES) ds_store_first(d - c, to, c, ds_load(from, c, DS_F32), t);
-}
-
-/* Stores a head. */
-OUT_OF_LINE void put(void *to, const float *from, int64_t d, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, put_of(to, from, d, t));
-}
-
-/* Panel from rows, of which number k of row i becomes number i of line k, times `scale`. */
-OUT_OF_LINE void turn_in(float *panel, int64_t width, const float *rows, int64_t d, float scale) {
-    const int64_t stride = padded(d);
-    for (int64_t first = 0; first < width; first += DS_LANES)
-        for (int64_t c = 0; c < stride; c += DS_LANES) {
-            ds_vec line[DS_LANES];
-            for (int64_t i = 0; i < DS_LANES; i++) line[i] = scale * ds_load(rows, (first + i) * stride + c, DS_F32);
-            ds_turn(line);
-            for (int64_t i = 0; i < DS_LANES && c + i < d; i++) ds_store(panel, (c + i) * width + first, line[i], DS_F32);
-        }
-}
-
-/* And back: rows from a panel, row i times number i of `scale`. */
-OUT_OF_LINE void turn_out(float *rows, const float *panel, int64_t width, int64_t d, const ds_vec *scale) {
-    const int64_t stride = padded(d);
-    for (int64_t first = 0; first < width; first += DS_LANES)
-        for (int64_t c = 0; c < stride; c += DS_LANES) {
-            ds_vec line[DS_LANES];
-            for (int64_t i = 0; i < DS_LANES; i++)
-                line[i] = c + i < d ? ds_load(panel, (c + i) * width + first, DS_F32) * scale[first / DS_LANES] : (ds_vec){0};
-            ds_turn(line);
-            for (int64_t i = 0; i < DS_LANES; i++) ds_store(rows, (first + i) * stride + c, line[i], DS_F32);
-        }
-}
-
 /* Keys that query `i` of a sequence sees. */
 typedef struct range {
     int64_t from, end;
@@ -212,6 +157,20 @@ static inline range keys_of(const geometry *g, const sequence *s, int64_t i) {
     int64_t meets = i + s->keys - s->queries;
     int64_t end = g->right < 0 ? s->keys : ds_max(0, ds_min(s->keys, meets + g->right + 1));
     return (range){g->left < 0 ? 0 : ds_max(0, ds_min(end, meets - g->left)), end};
+}
+
+/* Brings `n` rows of a sequence from `first` on: a query of each of the heads that share keys, one query
+ * after the other. */
+OUT_OF_LINE void bring_rows(float *to, const tokens *t, const geometry *g, const sequence *s, int64_t group, int64_t first,
+                            int64_t n) {
+    const int64_t head = first_head(g, group), shared = first_head(g, group + 1) - head, stride = padded(g->d);
+    for (int64_t i = 0; i < n;) {
+        int64_t query = (first + i) / shared, of = (first + i) % shared;
+        int64_t now = shared == 1 ? n : ds_min(shared - of, n - i);
+        bring(to + i * stride, token_at(t, s->batch, s->first_query + query, head + of), shared == 1 ? t->token : t->head,
+              now, g->d, t->dtype);
+        i += now;
+    }
 }
 
 /* log2(e): powers of two take the place of exponentials. */

@@ -42,9 +42,6 @@ typedef struct work {
     int64_t partial;     /* numbers that a part leaves */
 } work;
 
-/* Rows of a panel of results: tiles are whole. */
-static inline int64_t o_rows(int64_t d) { return ds_div_up(d, DS_TILE_ROWS) * DS_TILE_ROWS; }
-
 static work work_of(const ds_call *call, const layout *at) {
     work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = DS_TILE_VECTORS, .parts = 1, .part = MOST_TOKENS};
     const geometry *g = &w.g;
@@ -60,7 +57,7 @@ static work work_of(const ds_call *call, const layout *at) {
             w.parts = ds_div_up(g->keys, w.part);
         }
     }
-    w.partial = w.each * (o_rows(g->d) + 2);
+    w.partial = w.each * (lines(g->d) + 2);
     return w;
 }
 
@@ -135,7 +132,7 @@ OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const 
         p->most[j] = ds_splat(LEAST);
         p->sum[j] = ds_splat(0);
     }
-    __builtin_memset(p->o, 0, (size_t)(o_rows(g->d) * w->each) * 4);
+    __builtin_memset(p->o, 0, (size_t)(lines(g->d) * w->each) * 4);
     return 1;
 }
 
@@ -143,10 +140,7 @@ OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const 
 OUT_OF_LINE void bring_queries(panel *p, const ds_call *call, const work *w) {
     const tokens q = tokens_of(call, Q);
     const int64_t stride = padded(w->g.d);
-    for (int64_t i = 0; i < p->rows; i++) {
-        row r = row_at(w, p, i);
-        bring(p->k + i * stride, token_at(&q, p->s.batch, p->s.first_query + r.query, r.head), 0, 1, w->g.d, q.dtype);
-    }
+    bring_rows(p->k, &q, &w->g, &p->s, p->group, p->first, p->rows);
     __builtin_memset(p->k + p->rows * stride, 0, (size_t)((w->each - p->rows) * stride) * 4);
     turn_in(p->q, w->each, p->k, w->g.d, (float)call->scalars[0].f * LOG2_E);
 }
@@ -176,16 +170,13 @@ DS_INLINE void score(panel *p, int64_t n, int64_t d, ds_vec *most, int vectors) 
     const int64_t width = vectors * DS_LANES, stride = padded(d);
     for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
         ds_tile sums;
-        ds_tile_clear(sums);
-        ds_tile_add(sums, p->k + i * stride, stride, 1, p->q, width, d, DS_TILE_ROWS, vectors, 0, DS_F32);
+        multiply(sums, p->k + i * stride, p->q, d, vectors);
+        keep(p->scores + i * width, sums, vectors);
 #pragma GCC unroll 16
         for (int l = 0; l < DS_TILE_ROWS; l++)
 #pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++) {
-                /* A NaN is the first operand, so it is not in `most`: it stays in the sum. */
-                most[j] = ds_vmax(sums[l][j], most[j]);
-                ds_store(p->scores, (i + l) * width + j * DS_LANES, sums[l][j], DS_F32);
-            }
+            for (int j = 0; j < vectors; j++)
+                most[j] = ds_vmax(sums[l][j], most[j]); /* a NaN is not in it: it stays in the sum */
     }
 }
 
@@ -210,24 +201,6 @@ DS_INLINE void weigh(panel *p, int64_t n, const ds_vec *most, ds_vec *before, in
     for (int j = 0; j < vectors; j++) p->sum[j] = sum[j];
 }
 
-/* o = before * o + values' weights */
-DS_INLINE void gather(panel *p, int64_t n, int64_t d, const ds_vec *before, int vectors) {
-    const int64_t width = vectors * DS_LANES, stride = padded(d);
-    for (int64_t c = 0; c < d; c += DS_TILE_ROWS) {
-        ds_tile sums;
-#pragma GCC unroll 16
-        for (int l = 0; l < DS_TILE_ROWS; l++)
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++)
-                sums[l][j] = ds_load(p->o, (c + l) * width + j * DS_LANES, DS_F32) * before[j];
-        ds_tile_add(sums, p->v + c, 1, stride, p->scores, width, n, DS_TILE_ROWS, vectors, 0, DS_F32);
-#pragma GCC unroll 16
-        for (int l = 0; l < DS_TILE_ROWS; l++)
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++) ds_store(p->o, (c + l) * width + j * DS_LANES, sums[l][j], DS_F32);
-    }
-}
-
 /* Lets the rows see the keys from `from` to `end`. */
 DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end, int vectors) {
     const tokens k = tokens_of(call, K), v = tokens_of(call, V);
@@ -245,7 +218,7 @@ DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from
             hide(p, vectors * DS_LANES, first, n, most);
         }
         weigh(p, n, most, before, vectors);
-        gather(p, n, d, before, vectors);
+        add_rows(p->o, before, p->v, p->scores, n, d, vectors);
     }
 }
 

@@ -14,6 +14,9 @@ const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 /// greatest and the sum.
 const OF_A_SCORE: f64 = 12.0;
 
+/// Queries of more bytes than these are not worth a reference's time only to have a gradient.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// What a call has beside its tokens.
 #[derive(Clone, Copy, Debug)]
 struct Heads {
@@ -192,7 +195,15 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                 move |n| forward(n, dtype, tokens, heads),
             );
             let scores = b * heads.h * seen(heads.mask, s, l);
-            cases.push(case.operations(of_each(heads), &[scores]));
+            cases.push(case.operations(of_each(heads, 2.0), &[scores]));
+            if size == Size::Small || s > 1 {
+                let case = Case::new(
+                    "flash_attn_backward",
+                    format!("{dtype} {b} x {s} of {l}, {}", told(heads)),
+                    move |n| backward(forward(n, dtype, tokens, heads)?, n),
+                );
+                cases.push(case.operations(of_each(heads, 5.0), &[scores]));
+            }
         }
         for (tokens, heads) in packed(size) {
             let Packed { q, kv, .. } = tokens;
@@ -205,7 +216,13 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             let scores: i64 = pairs
                 .map(|(q, kv)| seen(heads.mask, q[1] - q[0], kv[1] - kv[0]))
                 .sum();
-            cases.push(case.operations(of_each(heads), &[heads.h * scores]));
+            cases.push(case.operations(of_each(heads, 2.0), &[heads.h * scores]));
+            let case = Case::new(
+                "flash_attn_varlen_backward",
+                format!("{dtype} {q:?} of {kv:?} {}, {}", tokens.starts, told(heads)),
+                move |n| backward(forward_packed(n, dtype, tokens, heads)?, n),
+            );
+            cases.push(case.operations(of_each(heads, 5.0), &[heads.h * scores]));
         }
     }
     cases
@@ -229,10 +246,10 @@ fn seen(mask: Mask, queries: i64, keys: i64) -> i64 {
     (0..queries).map(|i| of(i).end - of(i).start).sum()
 }
 
-/// Two products of `d` for a score, and what it becomes.
+/// So many products of `d` for a score, and what it becomes.
 #[allow(clippy::cast_precision_loss, reason = "a head is short")]
-fn of_each(heads: Heads) -> f64 {
-    4.0 * heads.d as f64 + OF_A_SCORE
+fn of_each(heads: Heads, products: f64) -> f64 {
+    2.0 * products * heads.d as f64 + OF_A_SCORE
 }
 
 fn slopes(numbers: &mut Numbers, heads: Heads) -> Result<Vec<HostTensor>> {
@@ -298,5 +315,43 @@ fn forward_packed(
         ],
         attributes: attributes(heads),
         scalars: vec![scale(heads)],
+    })
+}
+
+/// The gradient of a call, with the results that it has. A large call has none computed in f64: its
+/// logarithms are those of scores of zero, so that weights are of the right size.
+fn backward(mut forward: HostCall, numbers: &mut Numbers) -> Result<HostCall> {
+    let results = forward.args.len() - 2;
+    let q = forward.one(0)?.clone();
+    let keys = forward.one(1)?.shape.iter().rev().nth(2).copied();
+    if q.bytes.len() < LARGE_BYTES {
+        match results {
+            4 => super::reference::flash_attn(&mut forward)?,
+            _ => super::reference::flash_attn_varlen(&mut forward)?,
+        }
+    } else {
+        let (mut o, mut lse) = (forward.one(results)?.zeros(), forward.one(results + 1)?.zeros());
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+        lse.fill((keys.unwrap_or(1) as f64).ln());
+        o.fill(0.0);
+        forward.one_mut(results)?.set_f64(&o)?;
+        forward.one_mut(results + 1)?.set_f64(&lse)?;
+    }
+    let HostCall {
+        args,
+        attributes,
+        scalars,
+    } = forward;
+    let unwritten = |of: usize| vec![HostTensor::unwritten(args[of][0].dtype, &args[of][0].shape)];
+    let gradients = [unwritten(0), unwritten(1), unwritten(2)];
+    let mut of = vec![vec![numbers.host(q.dtype, &q.shape)?]];
+    of.extend_from_slice(&args[..3]);
+    of.extend_from_slice(&args[results..]);
+    of.extend_from_slice(&args[3..results]);
+    of.extend(gradients);
+    Ok(HostCall {
+        args: of,
+        attributes,
+        scalars,
     })
 }

@@ -13,10 +13,17 @@ pub(crate) use cases::cases;
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("flash_attn", reference::flash_attn),
     ("flash_attn_varlen", reference::flash_attn_varlen),
+    ("flash_attn_backward", reference::flash_attn_backward),
+    (
+        "flash_attn_varlen_backward",
+        reference::flash_attn_varlen_backward,
+    ),
 ];
 
 static FLASH_ATTN: OpCell = OpCell::new("flash_attn");
 static FLASH_ATTN_VARLEN: OpCell = OpCell::new("flash_attn_varlen");
+static FLASH_ATTN_BACKWARD: OpCell = OpCell::new("flash_attn_backward");
+static FLASH_ATTN_VARLEN_BACKWARD: OpCell = OpCell::new("flash_attn_varlen_backward");
 
 /// What attention is to see, and how much of it; by default all.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,6 +110,73 @@ pub fn flash_attn(
     Ok(Attention { o, lse })
 }
 
+/// Gradients of queries, keys and values, each of its tensor's shape and dtype.
+#[derive(Clone, Debug)]
+pub struct AttentionGradients {
+    /// Of the queries.
+    pub dq: Tensor,
+    /// Of the keys: where heads share them, the sum over those heads.
+    pub dk: Tensor,
+    /// Of the values, likewise.
+    pub dv: Tensor,
+}
+
+impl AttentionGradients {
+    fn empty(stream: &Stream, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+        let like = |t: &Tensor| Tensor::empty(stream, t.dtype(), t.shape());
+        Ok(Self {
+            dq: like(q)?,
+            dk: like(k)?,
+            dv: like(v)?,
+        })
+    }
+}
+
+/// Gradient of [`flash_attn`] with respect to `q`, `k` and `v`, from the results `of` the same call.
+///
+/// Weights are computed again from `of.lse`. Sums have one order, so equal calls give equal bits
+/// whatever the threads.
+///
+/// # Shapes
+/// `d_o`: `[B, S, H, D]`, the others as in [`flash_attn`].
+///
+/// # Errors
+/// As [`flash_attn`].
+///
+/// # Source
+/// Dao 2023, arXiv 2307.08691.
+pub fn flash_attn_backward(
+    stream: &Stream,
+    d_o: &Tensor,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    of: &Attention,
+    config: &AttentionConfig<'_>,
+) -> Result<AttentionGradients> {
+    check_heads("flash_attn_backward", q, k)?;
+    let to = AttentionGradients::empty(stream, q, k, v)?;
+    op::launch(
+        FLASH_ATTN_BACKWARD.op()?,
+        stream,
+        &[
+            &[d_o],
+            &[q],
+            &[k],
+            &[v],
+            &[&of.o],
+            &[&of.lse],
+            config.alibi.as_slice(),
+            &[&to.dq],
+            &[&to.dk],
+            &[&to.dv],
+        ],
+        &config.attributes(),
+        &[config.scale(q)],
+    )?;
+    Ok(to)
+}
+
 /// Where packed sequences begin and end.
 #[derive(Clone, Copy, Debug)]
 pub struct Starts<'a> {
@@ -155,6 +229,50 @@ pub fn flash_attn_varlen(
         &[config.scale(q)],
     )?;
     Ok(Attention { o, lse })
+}
+
+/// Gradient of [`flash_attn_varlen`], from the results `of` the same call. Keys that are in no
+/// sequence have a gradient of zero; where starts are wrong, every gradient is NaN.
+///
+/// # Shapes
+/// `d_o`: `[S, H, D]`, the others as in [`flash_attn_varlen`].
+///
+/// # Errors
+/// As [`flash_attn`].
+#[allow(clippy::too_many_arguments, reason = "those of the forward call and two")]
+pub fn flash_attn_varlen_backward(
+    stream: &Stream,
+    d_o: &Tensor,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    of: &Attention,
+    starts: Starts<'_>,
+    config: &AttentionConfig<'_>,
+) -> Result<AttentionGradients> {
+    check_heads("flash_attn_varlen_backward", q, k)?;
+    let to = AttentionGradients::empty(stream, q, k, v)?;
+    op::launch(
+        FLASH_ATTN_VARLEN_BACKWARD.op()?,
+        stream,
+        &[
+            &[d_o],
+            &[q],
+            &[k],
+            &[v],
+            &[&of.o],
+            &[&of.lse],
+            &[starts.q],
+            &[starts.kv],
+            config.alibi.as_slice(),
+            &[&to.dq],
+            &[&to.dk],
+            &[&to.dv],
+        ],
+        &config.attributes(),
+        &[config.scale(q)],
+    )?;
+    Ok(to)
 }
 
 /// That every head of keys serves as many of the queries; no rule of a schema can say so.

@@ -70,12 +70,21 @@ struct Row {
     /// Its first number in q.
     at: usize,
     lse: usize,
-    /// For each key that it sees: its first number in k, and the score.
+    /// For each key that it sees: its first number in k and v, and the score.
     scores: Vec<(usize, f64)>,
 }
 
+/// Gradients of the queries, the keys and the values.
+type Gradients = [Vec<f64>; 3];
+
 impl Problem {
-    fn of(call: &HostCall, alibi: usize, sequences: Option<Vec<Sequence>>) -> Result<Self> {
+    /// Of a call whose queries are argument `q`, with keys and values behind them.
+    fn of(
+        call: &HostCall,
+        q: usize,
+        alibi: usize,
+        sequences: Option<Vec<Sequence>>,
+    ) -> Result<Self> {
         let extent = |index: usize, from_last: usize| -> Result<usize> {
             let shape = &call.one(index)?.shape;
             Ok(usize::try_from(shape[shape.len() - from_last]).unwrap_or(0))
@@ -85,15 +94,15 @@ impl Problem {
             .map(HostTensor::to_f64)
             .transpose()?;
         Ok(Self {
-            heads: extent(0, 2)?,
-            groups: extent(1, 2)?,
-            d: extent(0, 1)?,
+            heads: extent(q, 2)?,
+            groups: extent(q + 1, 2)?,
+            d: extent(q, 1)?,
             scale: call.scalar(0)?,
             slopes,
             mask: Mask::of(call)?,
-            q: call.one(0)?.to_f64()?,
-            k: call.one(1)?.to_f64()?,
-            v: call.one(2)?.to_f64()?,
+            q: call.one(q)?.to_f64()?,
+            k: call.one(q + 1)?.to_f64()?,
+            v: call.one(q + 2)?.to_f64()?,
             sequences,
         })
     }
@@ -119,7 +128,7 @@ impl Problem {
         let score = |j: i64| {
             let token = sequence.first_key + usize::try_from(j).unwrap_or(0);
             let key = (token * self.groups + h * self.groups / self.heads) * self.d;
-            let product: f64 = (q.iter().zip(&self.k[key..])).map(|(q, k)| q * k).sum();
+            let product = dot(q, &self.k[key..key + self.d]);
             let distance = (i as i64 + keys - queries - j).abs() as f64;
             let bias = self.slopes.as_ref().map_or(0.0, |s| s[h] * distance);
             (key, self.scale * product - bias)
@@ -151,20 +160,53 @@ impl Problem {
             for (key, score) in &row.scores {
                 let weight = (score - most).exp() / sum;
                 let values = &self.v[*key..*key + self.d];
-                for (o, v) in o[row.at..row.at + self.d].iter_mut().zip(values) {
-                    *o += weight * v;
-                }
+                add(&mut o[row.at..row.at + self.d], weight, values);
             }
         }
     }
 }
 
-/// The sequences of a batch: one after the other, all of a length.
-fn batch(call: &HostCall) -> Result<Vec<Sequence>> {
+impl Problem {
+    /// From the gradient of the results, the results and their logarithms.
+    fn backward(&self, d_o: &[f64], o: &[f64], lse: &[f64]) -> Gradients {
+        let Some(sequences) = &self.sequences else {
+            return [&self.q, &self.k, &self.v].map(|of| vec![f64::NAN; of.len()]);
+        };
+        let [mut dq, mut dk, mut dv] = [&self.q, &self.k, &self.v].map(|of| vec![0.0; of.len()]);
+        for row in sequences.iter().flat_map(|sequence| self.rows(sequence)) {
+            let own = row.at..row.at + self.d;
+            let (d_o, q) = (&d_o[own.clone()], &self.q[own.clone()]);
+            let mean = dot(d_o, &o[own.clone()]);
+            for (key, score) in row.scores {
+                let of_key = key..key + self.d;
+                let weight = (score - lse[row.lse]).exp();
+                let slope = weight * (dot(d_o, &self.v[of_key.clone()]) - mean) * self.scale;
+                add(&mut dv[of_key.clone()], weight, d_o);
+                add(&mut dq[own.clone()], slope, &self.k[of_key.clone()]);
+                add(&mut dk[of_key], slope, q);
+            }
+        }
+        [dq, dk, dv]
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `to += factor * of`.
+fn add(to: &mut [f64], factor: f64, of: &[f64]) {
+    for (to, of) in to.iter_mut().zip(of) {
+        *to += factor * of;
+    }
+}
+
+/// The sequences of a batch, whose queries are argument `q`: one after the other, all of a length.
+fn batch(call: &HostCall, q: usize) -> Result<Vec<Sequence>> {
     let extent = |index: usize, dim: usize| -> Result<usize> {
         Ok(usize::try_from(call.one(index)?.shape[dim]).unwrap_or(0))
     };
-    let (queries, heads, keys) = (extent(0, 1)?, extent(0, 2)?, extent(1, 1)?);
+    let (queries, heads, keys) = (extent(q, 1)?, extent(q, 2)?, extent(q + 1, 1)?);
     let sequence = |n: usize| Sequence {
         first_query: n * queries,
         queries,
@@ -172,22 +214,22 @@ fn batch(call: &HostCall) -> Result<Vec<Sequence>> {
         keys,
         lse: (n * heads * queries, queries),
     };
-    Ok((0..extent(0, 0)?).map(sequence).collect())
+    Ok((0..extent(q, 0)?).map(sequence).collect())
 }
 
 /// The sequences that starts tell of; nothing where they are wrong.
-fn packed(call: &HostCall, starts: [usize; 2]) -> Result<Option<Vec<Sequence>>> {
+fn packed(call: &HostCall, q: usize, starts: usize) -> Result<Option<Vec<Sequence>>> {
     let read = |index: usize, tokens: i64| -> Result<Option<Vec<usize>>> {
         let starts = call.one(index)?.to_i64()?;
         let is_right = starts.is_sorted() && starts.iter().all(|s| (0..=tokens).contains(s));
         let usable = starts.iter().map(|s| usize::try_from(*s).unwrap_or(0));
         Ok(is_right.then(|| usable.collect()))
     };
-    let tokens = call.one(0)?.shape[0];
-    let q = read(starts[0], tokens)?;
-    let kv = read(starts[1], call.one(1)?.shape[0])?;
+    let tokens = call.one(q)?.shape[0];
+    let of_q = read(starts, tokens)?;
+    let of_kv = read(starts + 1, call.one(q + 1)?.shape[0])?;
     let stride = usize::try_from(tokens).unwrap_or(0);
-    Ok(q.zip(kv).map(|(q, kv)| {
+    Ok(of_q.zip(of_kv).map(|(q, kv)| {
         let pairs = q.windows(2).zip(kv.windows(2));
         let sequence = |(q, kv): (&[usize], &[usize])| Sequence {
             first_query: q[0],
@@ -209,14 +251,38 @@ fn write_forward(call: &mut HostCall, problem: &Problem, o: usize) -> Result<()>
 
 /// `flash_attn(q, k, v, alibi, scale, causal, window_left, window_right) -> (o, lse)`.
 pub(super) fn flash_attn(call: &mut HostCall) -> Result<()> {
-    let problem = Problem::of(call, 3, Some(batch(call)?))?;
+    let problem = Problem::of(call, 0, 3, Some(batch(call, 0)?))?;
     write_forward(call, &problem, 4)
 }
 
 /// `flash_attn_varlen(q, k, v, q_starts, kv_starts, alibi, scale, causal, window_left, window_right)
 /// -> (o, lse)`.
 pub(super) fn flash_attn_varlen(call: &mut HostCall) -> Result<()> {
-    let sequences = packed(call, [3, 4])?;
-    let problem = Problem::of(call, 5, sequences)?;
+    let sequences = packed(call, 0, 3)?;
+    let problem = Problem::of(call, 0, 5, sequences)?;
     write_forward(call, &problem, 6)
+}
+
+fn write_backward(call: &mut HostCall, problem: &Problem, dq: usize) -> Result<()> {
+    let read = |index: usize| call.one(index)?.to_f64();
+    let gradients = problem.backward(&read(0)?, &read(4)?, &read(5)?);
+    for (index, gradient) in gradients.iter().enumerate() {
+        call.one_mut(dq + index)?.set_f64(gradient)?;
+    }
+    Ok(())
+}
+
+/// `flash_attn_backward(do, q, k, v, o, lse, alibi, scale, causal, window_left, window_right)
+/// -> (dq, dk, dv)`.
+pub(super) fn flash_attn_backward(call: &mut HostCall) -> Result<()> {
+    let problem = Problem::of(call, 1, 6, Some(batch(call, 1)?))?;
+    write_backward(call, &problem, 7)
+}
+
+/// `flash_attn_varlen_backward(do, q, k, v, o, lse, q_starts, kv_starts, alibi, scale, causal,
+/// window_left, window_right) -> (dq, dk, dv)`.
+pub(super) fn flash_attn_varlen_backward(call: &mut HostCall) -> Result<()> {
+    let sequences = packed(call, 1, 6)?;
+    let problem = Problem::of(call, 1, 8, sequences)?;
+    write_backward(call, &problem, 9)
 }

@@ -5,7 +5,10 @@ use ds_core::{
     DType, ErrorKind, Tensor,
     op::{self, RunsOn},
 };
-use ds_ops::flash_attn::{AttentionConfig, Starts, flash_attn, flash_attn_varlen};
+use ds_ops::flash_attn::{
+    AttentionConfig, Starts, flash_attn, flash_attn_backward, flash_attn_varlen,
+    flash_attn_varlen_backward,
+};
 use ds_schema::Attr;
 use ds_tests::{
     cases::{Numbers, tensor},
@@ -14,7 +17,7 @@ use ds_tests::{
 
 use crate::{
     AGAIN, FLOATS, check,
-    softmax::{bits_are_equal_whatever_the_threads, check_kernel},
+    softmax::{bits_are_equal_whatever_the_threads, check_kernel, dot, hold_slopes, slopes},
     stream,
 };
 
@@ -92,6 +95,120 @@ fn heads_share_keys_and_have_any_width() {
             let lse = Tensor::empty(s, DType::F32, &[1, 4, 9]).unwrap();
             let args: [&[&Tensor]; 6] = [&[&q], &[&k], &[&v], &[], &[&o], &[&lse]];
             check("flash_attn", &args, &CAUSAL, &SCALE);
+            let d_o = draw(4, DType::F32, q.shape());
+            let like = |t: &Tensor| Tensor::empty(s, DType::F32, t.shape()).unwrap();
+            let (dq, dk, dv) = (like(&q), like(&k), like(&v));
+            let args: [&[&Tensor]; 10] = [
+                &[&d_o],
+                &[&q],
+                &[&k],
+                &[&v],
+                &[&o],
+                &[&lse],
+                &[],
+                &[&dq],
+                &[&dk],
+                &[&dv],
+            ];
+            check("flash_attn_backward", &args, &CAUSAL, &SCALE);
+        }
+    }
+}
+
+/// Gradients of queries, keys and values that are parts of one tensor go into parts of one, and leave
+/// what is beside them alone.
+#[test]
+fn gradients_of_views_are_views() {
+    let s = stream();
+    let (b, tokens, h, d) = (2, 21, 3, 20);
+    for dtype in FLOATS {
+        let (qkv, to) = (
+            draw(1, dtype, &[b, tokens, 3 * h, d]),
+            draw(2, dtype, &[b, tokens, 4 * h, d]),
+        );
+        let part = |of: &Tensor, index| of.narrow(2, index * h, h).unwrap();
+        let (q, k, v) = (part(&qkv, 0), part(&qkv, 1), part(&qkv, 2));
+        let (dq, dk, dv) = (part(&to, 0), part(&to, 2), part(&to, 3));
+        let beside = bytes(&part(&to, 1));
+        let of = flash_attn(s, &q, &k, &v, &causal()).unwrap();
+        let d_o = draw(3, dtype, &[b, h, tokens, d]).transpose(1, 2).unwrap();
+        let args: [&[&Tensor]; 10] = [
+            &[&d_o],
+            &[&q],
+            &[&k],
+            &[&v],
+            &[&of.o],
+            &[&of.lse],
+            &[],
+            &[&dq],
+            &[&dk],
+            &[&dv],
+        ];
+        let scale = [Attr::F64(1.0 / 20_f64.sqrt())];
+        check_kernel("flash_attn_backward", &args, &CAUSAL, &scale);
+        assert!(beside == bytes(&part(&to, 1)));
+    }
+}
+
+/// By differences, of a batch and packed, with everything that has a gradient of its own to spoil.
+#[test]
+fn gradients_are_the_slopes() {
+    let s = stream();
+    let shapes: [[i64; 3]; 3] = [[5, 4, 3], [7, 2, 3], [7, 2, 3]];
+    let mut numbers = Numbers::new(3);
+    let mut draw = |shape: &[i64; 3]| -> Vec<f64> {
+        (0..shape.iter().product())
+            .map(|_| numbers.draw())
+            .collect()
+    };
+    let x = shapes.each_ref().map(&mut draw);
+    let d_o = draw(&shapes[0]);
+    let alibi = tensor(s, DType::F32, &[4], &[0.0, 0.3, 0.1, 0.5]).unwrap();
+    let config = AttentionConfig {
+        scale: Some(0.6),
+        window_left: Some(3),
+        alibi: Some(&alibi),
+        ..causal()
+    };
+    let (q_starts, kv_starts) = (
+        starts(DType::I32, &[0.0, 2.0, 5.0]),
+        starts(DType::I32, &[0.0, 3.0, 7.0]),
+    );
+    let starts = Starts {
+        q: &q_starts,
+        kv: &kv_starts,
+    };
+    let upload = |index: usize, of: &[f64], is_batch: bool| {
+        let shape = &shapes[index];
+        let batch = [1, shape[0], shape[1], shape[2]];
+        tensor(s, DType::F32, if is_batch { &batch } else { shape }, of).unwrap()
+    };
+    for is_batch in [true, false] {
+        let at = |x: &[Vec<f64>; 3]| [0, 1, 2].map(|index| upload(index, &x[index], is_batch));
+        let forward = |x: &[Vec<f64>; 3]| {
+            let [q, k, v] = at(x);
+            match is_batch {
+                true => flash_attn(s, &q, &k, &v, &config).unwrap(),
+                false => flash_attn_varlen(s, &q, &k, &v, starts, &config).unwrap(),
+            }
+        };
+        let [q, k, v] = at(&x);
+        let (of, d_o_tensor) = (forward(&x), upload(0, &d_o, is_batch));
+        let gradients = match is_batch {
+            true => flash_attn_backward(s, &d_o_tensor, &q, &k, &v, &of, &config),
+            false => flash_attn_varlen_backward(s, &d_o_tensor, &q, &k, &v, &of, starts, &config),
+        };
+        let gradients = gradients.unwrap();
+        let gradients = [gradients.dq, gradients.dk, gradients.dv];
+        for (index, gradient) in gradients.iter().enumerate() {
+            let loss = |moved: &[f64]| {
+                let mut x = x.clone();
+                x[index] = moved.to_vec();
+                dot(&d_o, &values(s, &forward(&x).o).unwrap())
+            };
+            let want = slopes(&x[index], loss);
+            let what = ["dq", "dk", "dv"][index];
+            hold_slopes(what, &values(s, gradient).unwrap(), &want);
         }
     }
 }
@@ -151,6 +268,34 @@ fn a_sequence_has_its_bits_whatever_is_beside_it() {
     }
 }
 
+/// And so are its gradients, where no sequence is so alone that its keys are shared out.
+#[test]
+fn gradients_of_a_sequence_have_their_bits_whatever_is_beside_it() {
+    let s = stream();
+    for dtype in FLOATS {
+        let t = |seed, heads| draw(seed, dtype, &[2, 70, heads, 10]);
+        let (d_o, q, k, v) = (t(1, 32), t(2, 32), t(3, 16), t(4, 16));
+        let of = flash_attn(s, &q, &k, &v, &causal()).unwrap();
+        let batch = flash_attn_backward(s, &d_o, &q, &k, &v, &of, &causal()).unwrap();
+        let flat = |t: &Tensor| t.reshape(&[140, t.shape()[2], 10]).unwrap();
+        let ends = starts(DType::I32, &[0.0, 70.0, 140.0]);
+        let ends = Starts {
+            q: &ends,
+            kv: &ends,
+        };
+        let (d_o, q, k, v) = (flat(&d_o), flat(&q), flat(&k), flat(&v));
+        let of = flash_attn_varlen(s, &q, &k, &v, ends, &causal()).unwrap();
+        let packed = flash_attn_varlen_backward(s, &d_o, &q, &k, &v, &of, ends, &causal()).unwrap();
+        for (a, b) in [
+            (&batch.dq, &packed.dq),
+            (&batch.dk, &packed.dk),
+            (&batch.dv, &packed.dv),
+        ] {
+            assert!(bytes(a) == bytes(b), "{dtype}");
+        }
+    }
+}
+
 #[test]
 fn attention_gives_equal_bits_whatever_the_threads() {
     let s = stream();
@@ -166,8 +311,11 @@ fn attention_gives_equal_bits_whatever_the_threads() {
     };
     let flat = |t: &Tensor| t.reshape(&[t.shape()[1], t.shape()[2], 32]).unwrap();
     let packed = flash_attn_varlen(s, &flat(&q), &flat(&k), &flat(&v), ends, &causal()).unwrap();
+    // One sequence of two heads of keys: its keys are dealt to several, each with sums of its own.
+    let back = flash_attn_backward(s, &q, &q, &k, &v, &many, &causal()).unwrap();
     let name = "flash_attn::attention_gives_equal_bits_whatever_the_threads";
-    let results = [&many.o, &many.lse, &few.o, &few.lse, &packed.o, &packed.lse];
+    let mut results = vec![&many.o, &many.lse, &few.o, &few.lse, &packed.o, &packed.lse];
+    results.extend([&back.dq, &back.dk, &back.dv]);
     bits_are_equal_whatever_the_threads(name, &results);
 }
 
@@ -253,7 +401,12 @@ fn wrong_starts_are_not_followed() {
             let (q, kv) = (starts(DType::I64, &q), starts(DType::I64, &kv));
             let starts = Starts { q: &q, kv: &kv };
             let attention = flash_attn_varlen(s, &t, &t, &t, starts, &causal()).unwrap();
-            for result in [&attention.o, &attention.lse] {
+            let gradients =
+                flash_attn_varlen_backward(s, &t, &t, &t, &t, &attention, starts, &causal())
+                    .unwrap();
+            let results = [&attention.o, &attention.lse];
+            let gradients = [&gradients.dq, &gradients.dk, &gradients.dv];
+            for result in results.into_iter().chain(gradients) {
                 let all = values(s, result).unwrap();
                 assert!(all.iter().all(|v| v.is_nan()), "{wrong:?} {all:?}");
             }

@@ -1,5 +1,3 @@
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
@@ -38,4 +36,23 @@ def flash_attn(q, k, v, alibi, o, lse, scale, causal, window_left, window_right)
 
 
 def flash_attn_varlen(q, k, v, q_starts, kv_starts, alibi, o, lse, scale, causal, window_left, window_right):
+    return []
+
+
+def flash_attn_backward(do, q, k, v, o, lse, alibi, dq, dk, dv, scale, causal, window_left, window_right):
+    mask = mask_of(q, k, causal, window_left, window_right, alibi)
+    if mask is None:
+        return []
+    shared = {"scale": scale, "enable_gqa": q.shape[2] != k.shape[2], **mask}
+
+    def of(tensors, gradient):
+        tensors = [t.detach().requires_grad_() for t in tensors]
+        y = F.scaled_dot_product_attention(*tensors, **shared)
+        return lambda: torch.autograd.grad(y, tensors, gradient, retain_graph=True)
+
+    turned, gradient = heads_first(q, k, v), do.transpose(1, 2)
+    return [of(turned, gradient), of([t.contiguous() for t in turned], gradient.contiguous())]
+
+
+def flash_attn_varlen_backward(do, q, k, v, o, lse, q_starts, kv_starts, alibi, dq, dk, dv, scale, causal, window_left, window_right):
     return []
