@@ -116,7 +116,7 @@ OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts,
     table[TABLE_PLACES + table[TABLE_COUNT]] = place;
 }
 
-/* Places of all sequences, at most; a table of 0 places does not count the rows. */
+/* Places of all sequences, at most. */
 static inline int64_t places(const geometry *g, int64_t each) {
     const int64_t rows = each ? g->queries * g->shared : 0;
     if (g->starts < 0) return g->batch * (each ? ds_div_up(rows, each) : 1);

@@ -17,15 +17,15 @@ enum {
 /* Not worth a copy for each dtype. */
 #define OUT_OF_LINE static __attribute__((noinline, unused))
 
-/* What of a head fills whole vectors. */
-static inline int64_t padded(int64_t d) { return ds_div_up(d, DS_LANES) * DS_LANES; }
+/* Numbers of a head with those that make vectors whole, of which there is one at least. */
+static inline int64_t padded(int64_t d) { return ds_max(1, ds_div_up(d, DS_LANES)) * DS_LANES; }
 
 DS_INLINE void bring_of(float *to, const void *from, int64_t across, int64_t n, int64_t d, uint32_t t) {
     const int64_t stride = padded(d), whole = d / DS_LANES * DS_LANES;
     for (int64_t i = 0; i < n; i++) {
         const void *row = ds_at(from, i * across, t);
         for (int64_t c = 0; c < whole; c += DS_LANES) ds_store(to, i * stride + c, ds_load(row, c, t), DS_F32);
-        if (whole < d) ds_store(to, i * stride + whole, ds_load_first(d - whole, row, whole, t), DS_F32);
+        if (whole < stride) ds_store(to, i * stride + whole, ds_load_first(d - whole, row, whole, t), DS_F32);
     }
 }
 

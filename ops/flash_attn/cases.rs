@@ -83,6 +83,9 @@ fn small() -> Vec<(Batch, Heads)> {
         (batch(1, 1, 700), heads(4, 4, 16, CAUSAL)),
         (batch(1, 1, 2100), heads(2, 1, 8, mask(true, 1900, -1))),
         (batch(1, 8, 1029), heads(1, 1, 80, ALL)),
+        (batch(3, 1, 130), heads(2, 2, 100, CAUSAL)),
+        (batch(1, 4, 2), heads(1, 1, 33, CAUSAL)),
+        (batch(1, 1, 9), heads(1, 1, 0, ALL)),
         (batch(1, 17, 40), heads(5, 2, 96, ALL)),
         (batch(1, 9, 50), heads(1, 1, 128, CAUSAL)),
         (batch(1, 7, 66), heads(2, 1, 256, CAUSAL)),
@@ -112,6 +115,7 @@ fn small() -> Vec<(Batch, Heads)> {
         };
         calls.push((batch(2, 60, 75), of(3, 3)));
         calls.push((batch(1, 33, 20), of(4, 2)));
+        calls.push((batch(1, 2, 90), of(2, 1)));
     }
     calls
 }
