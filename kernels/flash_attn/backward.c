@@ -141,55 +141,57 @@ OUT_OF_LINE void hide(near *p, const geometry *g, int64_t first, int64_t n, int6
 /* Weights of the rows of a block, and the gradients of their scores. */
 OUT_OF_LINE void slope_of_scores(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
     const int64_t stride = padded(g->d);
-    ds_tile sums;
-    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
-        multiply(sums, p->q + i * stride, p->k, g->d, DS_TILE_VECTORS);
-        keep(p->weights + i * WIDTH, sums, DS_TILE_VECTORS);
+    tile sums;
+    for (int64_t i = 0; i < n; i += TILE_ROWS) {
+        clear(sums);
+        multiply(sums, p->q + i * stride, stride, 1, p->k, WIDTH, g->d, VECTORS);
+        keep(p->weights + i * WIDTH, sums, VECTORS);
     }
     range least = keys_of(g, &p->s, first / p->shared), most = keys_of(g, &p->s, (first + n - 1) / p->shared);
     if (p->slopes || key < most.from || key + WIDTH > least.end) hide(p, g, first, n, key);
-    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
-        multiply(sums, p->d_o + i * stride, p->v, g->d, DS_TILE_VECTORS);
+    for (int64_t i = 0; i < n; i += TILE_ROWS) {
+        clear(sums);
+        multiply(sums, p->d_o + i * stride, stride, 1, p->v, WIDTH, g->d, VECTORS);
 #pragma GCC unroll 16
-        for (int l = 0; l < DS_TILE_ROWS; l++)
+        for (int l = 0; l < TILE_ROWS; l++)
 #pragma GCC unroll 4
-            for (int j = 0; j < DS_TILE_VECTORS; j++) {
+            for (int j = 0; j < VECTORS; j++) {
                 const int64_t at = (i + l) * WIDTH + j * DS_LANES;
                 ds_vec weight = ds_vexp2(ds_load(p->weights, at, DS_F32) - p->lse[i + l]);
                 ds_store(p->weights, at, weight, DS_F32);
-                sums[l][j] = weight * (sums[l][j] - p->dot[i + l]);
+                sums[l * VECTORS + j] = weight * (sums[l * VECTORS + j] - p->dot[i + l]);
             }
-        keep(p->slants + i * WIDTH, sums, DS_TILE_VECTORS);
+        keep(p->slants + i * WIDTH, sums, VECTORS);
     }
 }
 
 /* Columns of sums += slants * keys, of at most a tile of rows. */
 DS_INLINE void add_columns(float *to, const float *slants, const float *keys, int64_t d, int64_t n, int vectors) {
     const int64_t stride = padded(d);
-    ds_tile sums;
-    ds_tile_clear(sums);
-    ds_tile_add(sums, slants, WIDTH, 1, keys, stride, WIDTH, DS_TILE_ROWS, vectors, 0, DS_F32);
+    tile sums;
+    clear(sums);
+    multiply(sums, slants, WIDTH, 1, keys, stride, WIDTH, vectors);
 #pragma GCC unroll 16
-    for (int l = 0; l < DS_TILE_ROWS; l++)
+    for (int l = 0; l < TILE_ROWS; l++)
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) {
             if (l >= n) continue;
             float *sum = to + l * stride + j * DS_LANES;
-            ds_store(sum, 0, ds_load(sum, 0, DS_F32) + sums[l][j], DS_F32);
+            ds_store(sum, 0, ds_load(sum, 0, DS_F32) + sums[l * vectors + j], DS_F32);
         }
 }
 
 /* Adds to the gradients of `n` rows what comes by the panel's keys. */
 OUT_OF_LINE void add_to_queries(float *to, const near *p, int64_t n, int64_t d) {
     const int64_t stride = padded(d);
-    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
+    for (int64_t i = 0; i < n; i += TILE_ROWS) {
         const float *slants = p->slants + i * WIDTH;
         for (int64_t c = 0; c < stride;) {
             int64_t left = (stride - c) / DS_LANES; /* four are twice two: of one, a tile has too few sums */
             float *sums = to + i * stride + c;
-            if (DS_TILE_VECTORS > 2 && left > 2 && left != 4) {
-                add_columns(sums, slants, p->keys + c, d, n - i, DS_TILE_VECTORS);
-                c += DS_TILE_VECTORS * DS_LANES;
+            if (VECTORS > 2 && left > 2 && left != 4) {
+                add_columns(sums, slants, p->keys + c, d, n - i, VECTORS);
+                c += VECTORS * DS_LANES;
             } else if (left > 1) {
                 add_columns(sums, slants, p->keys + c, d, n - i, 2);
                 c += 2 * DS_LANES;
@@ -203,8 +205,8 @@ OUT_OF_LINE void add_to_queries(float *to, const near *p, int64_t n, int64_t d) 
 
 /* Writes the gradient of `n` keys or values from `key` on. */
 OUT_OF_LINE void put_panel(near *p, const tokens *t, const float *panel, const geometry *g, int64_t key, int64_t n, float scale) {
-    ds_vec scales[DS_TILE_VECTORS];
-    for (int j = 0; j < DS_TILE_VECTORS; j++) scales[j] = ds_splat(scale);
+    ds_vec scales[VECTORS];
+    for (int j = 0; j < VECTORS; j++) scales[j] = ds_splat(scale);
     turn_out(p->keys, panel, WIDTH, g->d, scales);
     for (int64_t i = 0; i < n; i++)
         put(token_at(t, p->s.batch, p->s.first_key + key + i, p->group), p->keys + i * padded(g->d), g->d, t->dtype);
@@ -232,8 +234,8 @@ OUT_OF_LINE void pass(near *p, const ds_call *call, const work *w, const layout 
         int64_t n = ds_min(BLOCK, rows.end - first);
         bring_block(p, call, w, first, n);
         slope_of_scores(p, g, first, n, key);
-        add_rows(p->dv, 0, p->d_o, p->weights, n, d, DS_TILE_VECTORS);
-        add_rows(p->dk, 0, p->q, p->slants, n, d, DS_TILE_VECTORS);
+        add_rows(p->dv, 0, p->d_o, p->weights, n, d, VECTORS);
+        add_rows(p->dk, 0, p->q, p->slants, n, d, VECTORS);
         add_to_queries(dq + first * w->sums, p, n, d);
     }
     put_panel(p, &dk, p->dk, g, key, n_keys, p->scale);

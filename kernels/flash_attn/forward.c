@@ -44,7 +44,7 @@ typedef struct work {
 } work;
 
 static work work_of(const ds_call *call, const layout *at) {
-    work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = DS_TILE_VECTORS, .parts = 1, .part = MOST_TOKENS};
+    work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = VECTORS, .parts = 1, .part = MOST_TOKENS};
     const geometry *g = &w.g;
     int64_t sequences = g->starts < 0 ? 1 : ds_max(1, g->starts - 1);
     if (g->queries * g->shared <= sequences * DS_LANES) w.vectors = 1;
@@ -85,7 +85,7 @@ typedef struct panel {
     int has_slopes;
     int32_t seen_from[WIDTH], seen_end[WIDTH], meets[WIDTH]; /* of each row */
     float slope[WIDTH];
-    ds_vec most[DS_TILE_VECTORS], sum[DS_TILE_VECTORS];
+    ds_vec most[VECTORS], sum[VECTORS];
     _Alignas(64) float q[MOST_D * WIDTH];
     _Alignas(64) float o[(MOST_D + SLACK) * WIDTH];
     _Alignas(64) float k[BLOCK * MOST_D + SLACK];
@@ -169,22 +169,21 @@ OUT_OF_LINE void hide(panel *p, int64_t width, int64_t first, int64_t n, ds_vec 
 /* Scores of `n` keys. `most` becomes the greatest ones, where none is hidden. */
 DS_INLINE void score(panel *p, int64_t n, int64_t d, ds_vec *most, int vectors) {
     const int64_t width = vectors * DS_LANES, stride = padded(d);
-    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
-        ds_tile sums;
-        multiply(sums, p->k + i * stride, p->q, d, vectors);
+    for (int64_t i = 0; i < n; i += TILE_ROWS) {
+        tile sums;
+        clear(sums);
+        multiply(sums, p->k + i * stride, stride, 1, p->q, width, d, vectors);
         keep(p->scores + i * width, sums, vectors);
-#pragma GCC unroll 16
-        for (int l = 0; l < DS_TILE_ROWS; l++)
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++)
-                most[j] = ds_vmax(sums[l][j], most[j]); /* a NaN is not in it: it stays in the sum */
+#pragma GCC unroll 32
+        for (int l = 0; l < TILE_ROWS * vectors; l++)
+            most[l % vectors] = ds_vmax(sums[l], most[l % vectors]); /* no NaN: the sum has it */
     }
 }
 
 /* Weights from the scores of `n` keys, and what is to become of results so far. */
 DS_INLINE void weigh(panel *p, int64_t n, const ds_vec *most, ds_vec *before, int vectors) {
     const int64_t width = vectors * DS_LANES;
-    ds_vec sum[DS_TILE_VECTORS];
+    ds_vec sum[VECTORS];
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; j++) {
         before[j] = ds_vexp2(p->most[j] - most[j]);
@@ -208,11 +207,11 @@ DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from
     const int64_t d = w->g.d, stride = padded(d);
     bring_queries(p, call, w);
     for (int64_t first = from / BLOCK * BLOCK; first < end; first += BLOCK) {
-        int64_t n = ds_min(BLOCK, end - first), whole = ds_div_up(n, DS_TILE_ROWS) * DS_TILE_ROWS;
+        int64_t n = ds_min(BLOCK, end - first), whole = ds_div_up(n, TILE_ROWS) * TILE_ROWS;
         bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
         bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
         __builtin_memset(p->k + n * stride, 0, (size_t)((whole - n) * stride) * 4);
-        ds_vec most[DS_TILE_VECTORS], before[DS_TILE_VECTORS];
+        ds_vec most[VECTORS], before[VECTORS];
         for (int j = 0; j < vectors; j++) most[j] = p->most[j];
         score(p, n, d, most, vectors);
         if (p->has_slopes || first < p->all_from || first + whole > p->all_end) {
@@ -286,7 +285,7 @@ OUT_OF_LINE void finish(panel *p, const ds_call *call, const work *w, const layo
     const tokens o = tokens_of(call, (uint32_t)at->o);
     float *lse = ds_arg_tensor(call, (uint32_t)at->lse, 0)->data, logarithm[WIDTH];
     const ds_vec none = ds_splat(p->s.is_wrong ? __builtin_nanf("") : 0);
-    ds_vec scale[DS_TILE_VECTORS];
+    ds_vec scale[VECTORS];
     for (int j = 0; j < w->vectors; j++) {
         ds_vec_i32 is_seen = p->sum[j] != 0; /* NaN is */
         scale[j] = ds_vselect(is_seen, 1 / p->sum[j], none);
@@ -349,7 +348,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
             int64_t all = p.s.queries * (first_head(&w.g, p.group + 1) - first_head(&w.g, p.group));
             if (all <= FEW_ROWS) attend_few(&p, call, &w, from, stop);
             else if (w.vectors == 1) attend(&p, call, &w, from, stop, 1);
-            else attend(&p, call, &w, from, stop, DS_TILE_VECTORS);
+            else attend(&p, call, &w, from, stop, VECTORS);
         }
         if (w.parts > 1) leave(&p, partial_at(call, &w, of, part), &w);
         else finish(&p, call, &w, at);

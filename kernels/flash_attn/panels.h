@@ -5,13 +5,15 @@
 #define DS_PANELS_H
 
 #include "ds_cpu_math.h"
-#include "ds_cpu_tile.h"
+#include "ds_cpu_gemm.h"
 
 enum {
-    MOST_D = 256,             /* of a head; kernel.json says so, too */
-    BLOCK = 8 * DS_TILE_ROWS, /* rows that are near at a time */
-    WIDTH = DS_TILE_COLUMNS,  /* of a panel */
-    SLACK = 2 * DS_TILE_ROWS, /* what the last tile reads and writes beyond a head */
+    MOST_D = 256,            /* of a head; kernel.json says so, too */
+    TILE_ROWS = DS_GEMM_ROWS,
+    VECTORS = DS_GEMM_VECTORS,
+    WIDTH = DS_GEMM_COLUMNS, /* of a panel */
+    BLOCK = 8 * TILE_ROWS,   /* rows that are near at a time */
+    SLACK = 2 * TILE_ROWS,   /* what the last tile reads and writes beyond a head */
 };
 
 /* Not worth a copy for each dtype. */
@@ -21,9 +23,11 @@ enum {
 static inline int64_t padded(int64_t d) { return ds_max(1, ds_div_up(d, DS_LANES)) * DS_LANES; }
 
 DS_INLINE void bring_of(float *to, const void *from, int64_t across, int64_t n, int64_t d, uint32_t t) {
+    enum { AHEAD = 8 /* rows: they lie too far apart for the processor to foresee */ };
     const int64_t stride = padded(d), whole = d / DS_LANES * DS_LANES;
     for (int64_t i = 0; i < n; i++) {
         const void *row = ds_at(from, i * across, t);
+        for (int64_t c = 0; c < d; c += 64 / ds_size(t)) __builtin_prefetch(ds_at(row, AHEAD * across + c, t), 0, 3);
         for (int64_t c = 0; c < whole; c += DS_LANES) ds_store(to, i * stride + c, ds_load(row, c, t), DS_F32);
         if (whole < stride) ds_store(to, i * stride + whole, ds_load_first(d - whole, row, whole, t), DS_F32);
     }
@@ -69,20 +73,31 @@ OUT_OF_LINE void turn_out(float *rows, const float *panel, int64_t width, int64_
 }
 
 /* Lines of a panel of results: tiles are whole. */
-static inline int64_t lines(int64_t d) { return ds_div_up(d, DS_TILE_ROWS) * DS_TILE_ROWS; }
+static inline int64_t lines(int64_t d) { return ds_div_up(d, TILE_ROWS) * TILE_ROWS; }
 
-/* sums = rows * panel: the first DS_TILE_ROWS rows of `d` numbers with every column. */
-DS_INLINE void multiply(ds_tile sums, const float *rows, const float *panel, int64_t d, int vectors) {
-    ds_tile_clear(sums);
-    ds_tile_add(sums, rows, padded(d), 1, panel, vectors * DS_LANES, d, DS_TILE_ROWS, vectors, 0, DS_F32);
+/* Sums of TILE_ROWS rows of as many vectors as the caller says. */
+typedef ds_vec tile[DS_GEMM_SUMS];
+
+/* sums += rows * panel, for the TILE_ROWS rows that begin `across` apart and whose `n` numbers are `along`
+ * apart; lines of the panel are `width` apart. */
+DS_INLINE void multiply(tile sums, const float *rows, int64_t across, int64_t along, const float *panel, int64_t width,
+                        int64_t n, int vectors) {
+    enum { AHEAD = 8 /* lines */ };
+    const float *row[TILE_ROWS];
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS; i++) row[i] = rows + i * across;
+    ds_gemm_add_along(sums, row, along, panel, width, n, TILE_ROWS, vectors, AHEAD * width, DS_F32);
 }
 
-/* Stores a tile in `to`, whose rows are as wide as a panel of so many vectors. */
-DS_INLINE void keep(float *to, ds_tile sums, int vectors) {
-#pragma GCC unroll 16
-    for (int l = 0; l < DS_TILE_ROWS; l++)
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++) ds_store(to, (l * vectors + j) * DS_LANES, sums[l][j], DS_F32);
+DS_INLINE void clear(tile sums) {
+#pragma GCC unroll 32
+    for (int i = 0; i < DS_GEMM_SUMS; i++) sums[i] = (ds_vec){0};
+}
+
+/* Stores a tile in `to`, whose lines are as wide as it is. */
+DS_INLINE void keep(float *to, tile sums, int vectors) {
+#pragma GCC unroll 32
+    for (int i = 0; i < TILE_ROWS * vectors; i++) ds_store(to, i * DS_LANES, sums[i], DS_F32);
 }
 
 /* panel = factor * panel + rows' * weights: to line c, number c of each of `n` rows times its weights for
@@ -90,16 +105,14 @@ DS_INLINE void keep(float *to, ds_tile sums, int vectors) {
 DS_INLINE void add_rows(float *panel, const ds_vec *factor, const float *rows, const float *weights, int64_t n,
                         int64_t d, int vectors) {
     const int64_t width = vectors * DS_LANES;
-    for (int64_t c = 0; c < d; c += DS_TILE_ROWS) {
-        ds_tile sums;
-#pragma GCC unroll 16
-        for (int l = 0; l < DS_TILE_ROWS; l++)
-#pragma GCC unroll 4
-            for (int j = 0; j < vectors; j++) {
-                sums[l][j] = ds_load(panel, (c + l) * width + j * DS_LANES, DS_F32);
-                if (factor) sums[l][j] *= factor[j];
-            }
-        ds_tile_add(sums, rows + c, 1, padded(d), weights, width, n, DS_TILE_ROWS, vectors, 0, DS_F32);
+    for (int64_t c = 0; c < d; c += TILE_ROWS) {
+        tile sums;
+#pragma GCC unroll 32
+        for (int i = 0; i < TILE_ROWS * vectors; i++) {
+            sums[i] = ds_load(panel, c * width + i * DS_LANES, DS_F32);
+            if (factor) sums[i] *= factor[i % vectors];
+        }
+        multiply(sums, rows + c, 1, padded(d), weights, width, n, vectors);
         keep(panel + c * width, sums, vectors);
     }
 }
