@@ -18,11 +18,6 @@
  *
  * Phase 0: the table of packed sequences. Phase 1: an item is a panel, or one of its parts where panels
  * are few and keys many. Phase 2: puts parts together. */
-enum { Q, K, V };
-
-typedef struct layout {
-    int starts, alibi, o, lse; /* arguments */
-} layout;
 static const layout BATCH = {-1, 3, 4, 5}, PACKED = {3, 5, 6, 7};
 
 enum {
@@ -31,17 +26,6 @@ enum {
     MOST_PARTS = 64,
     CHUNK_FLOPS = 1 << 21,
 };
-
-/* Scores start here: -infinity has no difference to itself. */
-#define LEAST (-0x1.fffffep127f)
-
-typedef struct work {
-    geometry g;
-    int vectors;         /* of rows in a panel */
-    int64_t each, slots; /* rows in a panel, panels for a head of keys */
-    int64_t parts, part; /* of the keys, and keys in each */
-    int64_t partial;     /* numbers that a part leaves */
-} work;
 
 static work work_of(const ds_call *call, const layout *at) {
     work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = VECTORS, .parts = 1, .part = MOST_TOKENS};
@@ -76,34 +60,7 @@ static void plan(const ds_call *call, ds_plan *out, const layout *at) {
     out->workspace_bytes = w.parts > 1 ? items * w.parts * w.partial * 4 : table_bytes(&w.g);
 }
 
-/* A panel of rows and what they have seen so far. */
-typedef struct panel {
-    sequence s;
-    int64_t group, first, rows;           /* rows of the sequence and head */
-    int64_t from, end;                    /* keys that some row sees, */
-    int64_t all_from, all_end;            /* and those that all see */
-    int has_slopes;
-    int32_t seen_from[WIDTH], seen_end[WIDTH], meets[WIDTH]; /* of each row */
-    float slope[WIDTH];
-    ds_vec most[VECTORS], sum[VECTORS];
-    _Alignas(64) float q[MOST_D * WIDTH];
-    _Alignas(64) float o[(MOST_D + SLACK) * WIDTH];
-    _Alignas(64) float k[BLOCK * MOST_D + SLACK];
-    _Alignas(64) float v[(BLOCK + WIDTH) * MOST_D]; /* and results of few rows behind them */
-    _Alignas(64) float scores[BLOCK * WIDTH];
-} panel;
-
-/* A row as a query and a head. */
-typedef struct row {
-    int64_t query, head;
-} row;
-
-static inline row row_at(const work *w, const panel *p, int64_t i) {
-    int64_t head = first_head(&w->g, p->group), shared = first_head(&w->g, p->group + 1) - head;
-    return (row){(p->first + i) / shared, head + (p->first + i) % shared};
-}
-
-/* Begins panel `slot` of a group, without its queries; 0 where it has no rows. */
+/* Begins the panel of an item, without its queries; 0 where it has no rows. */
 OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const layout *at, int64_t item) {
     const geometry *g = &w->g;
     int64_t place = item % w->slots;
@@ -221,62 +178,6 @@ DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from
         weigh(p, n, most, before, vectors);
         add_rows(p->o, before, p->v, p->scores, n, d, vectors);
     }
-}
-
-/* Weights of `n` keys from `first` on for row `i`, whose q is `q`. Gives what is to become of its results
- * so far; what it has seen is in lane `i`. */
-OUT_OF_LINE float weigh_few(panel *p, const float *q, int64_t i, int64_t first, int64_t n, int64_t d) {
-    const ds_vec none = ds_splat(-__builtin_inff());
-    ds_vec most = none, sum = ds_splat(0);
-    for (int64_t at = 0; at < n; at += DS_LANES) {
-        ds_vec score = score_of_keys(q, p->k + at * padded(d), padded(d));
-        ds_vec_i32 key;
-        for (int l = 0; l < DS_LANES; l++) key[l] = (int32_t)(first + at) + l;
-        score -= p->slope[i] * ds_vabs(__builtin_convertvector(p->meets[i] - key, ds_vec));
-        score = ds_vselect((key >= p->seen_from[i]) & (key < p->seen_end[i]), score, none);
-        most = ds_vmax(score, most);
-        ds_store(p->scores, at, score, DS_F32);
-    }
-    float before = p->most[0][i], now = before;
-    for (int l = 0; l < DS_LANES; l++) now = most[l] > now ? most[l] : now;
-    for (int64_t at = 0; at < n; at += DS_LANES) {
-        ds_vec weight = ds_vexp2(ds_load(p->scores, at, DS_F32) - now);
-        sum += weight;
-        ds_store(p->scores, at, weight, DS_F32);
-    }
-    float factor = ds_vexp2(ds_splat(before - now))[0];
-    p->most[0][i] = now;
-    p->sum[0][i] = p->sum[0][i] * factor + (float)ds_vsum(sum);
-    return factor;
-}
-
-/* As `attend`, for few rows. */
-OUT_OF_LINE void attend_few(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end) {
-    const tokens k = tokens_of(call, K), v = tokens_of(call, V), q = tokens_of(call, Q);
-    const int64_t d = w->g.d, stride = padded(d);
-    float *o = p->v + BLOCK * stride; /* rows */
-    bring_rows(p->q, &q, &w->g, &p->s, p->group, p->first, p->rows);
-    for (int64_t i = 0; i < p->rows * stride; i++) {
-        p->q[i] *= (float)call->scalars[0].f * LOG2_E;
-        o[i] = 0;
-    }
-    for (int64_t first = from / BLOCK * BLOCK; first < end; first += BLOCK) {
-        int64_t n = ds_min(BLOCK, end - first);
-        bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
-        bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
-        for (int64_t i = 0; i < p->rows; i++) {
-            float before = weigh_few(p, p->q + i * stride, i, first, n, d);
-            for (int64_t c = 0; c < stride; c += 4 * DS_LANES) {
-                float *sums = o + i * stride + c;
-                if (c + 4 * DS_LANES <= stride) add_values(sums, before, p->scores, p->v + c, n, stride, 4);
-                else
-                    for (int64_t b = c; b < stride; b += DS_LANES)
-                        add_values(sums + b - c, before, p->scores, p->v + b, n, stride, 1);
-            }
-        }
-    }
-    __builtin_memset(o + p->rows * stride, 0, (size_t)((w->each - p->rows) * stride) * 4);
-    turn_in(p->o, w->each, o, d, 1);
 }
 
 /* Writes the results of all rows. */
