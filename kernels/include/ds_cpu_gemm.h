@@ -24,11 +24,11 @@
 #define DS_GEMM_COLUMNS (DS_GEMM_VECTORS * DS_LANES)
 
 /* sums += a b, for `rows` rows, `vectors` vectors of columns and `n` values of k. Value k of row i is
- * a[i][k], vector j of row k of b at b + k * b_along + j * DS_LANES, of dtype t, and their sum
+ * a[i][k * a_along], vector j of row k of b at b + k * b_along + j * DS_LANES, of dtype t, and their sum
  * sums[i * vectors + j]. `rows` and `vectors` have to be constants, and t had better be. Fetches what of b
  * is `ahead` elements ahead. */
-DS_INLINE void ds_gemm_add(ds_vec *sums, const float *const *a, const void *b, int64_t b_along, int64_t n,
-                           int rows, int vectors, int64_t ahead, uint32_t t) {
+DS_INLINE void ds_gemm_add_along(ds_vec *sums, const float *const *a, int64_t a_along, const void *b, int64_t b_along,
+                                 int64_t n, int rows, int vectors, int64_t ahead, uint32_t t) {
     for (int64_t k = 0; k < n; k++) {
         ds_vec right[DS_GEMM_SUMS];
 #pragma GCC unroll 24
@@ -38,12 +38,18 @@ DS_INLINE void ds_gemm_add(ds_vec *sums, const float *const *a, const void *b, i
         }
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
-            ds_vec left = ds_splat(a[i][k]);
+            ds_vec left = ds_splat(a[i][k * a_along]);
 #pragma GCC unroll 24
             for (int j = 0; j < vectors; j++) sums[i * vectors + j] = ds_vfma(left, right[j], sums[i * vectors + j]);
         }
         b = ds_at(b, b_along, t);
     }
+}
+
+/* The same where the values of a row of a are neighbours. */
+DS_INLINE void ds_gemm_add(ds_vec *sums, const float *const *a, const void *b, int64_t b_along, int64_t n,
+                           int rows, int vectors, int64_t ahead, uint32_t t) {
+    ds_gemm_add_along(sums, a, 1, b, b_along, n, rows, vectors, ahead, t);
 }
 
 /* The first halves of a and b taking turns, then the second ones. */

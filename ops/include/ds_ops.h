@@ -281,6 +281,34 @@
   {0x29, 0xe7, 0xe6, 0xd2, 0x2a, 0xa6, 0x8c, 0x42, \
    0xc5, 0xd2, 0xe5, 0x48, 0xdc, 0x0c, 0xdb, 0xa8}
 
+// op flash_attn(q: T[B, S, H, D], k: T[B, L, G, D], v: T[B, L, G, D], alibi: optional f32[H], scale: f64, causal: static bool = false, window_left: static i64 = -1, window_right: static i64 = -1) -> (o: T[B, S, H, D], lse: f32[B, H, S]) where T: f32 | f16 | bf16
+#define DS_OP_FLASH_ATTN "flash_attn"
+#define DS_OP_FLASH_ATTN_SCHEMA_TEXT "da0df105ee79edf32187e80f4a40731a"
+#define DS_OP_FLASH_ATTN_SCHEMA \
+  {0xda, 0x0d, 0xf1, 0x05, 0xee, 0x79, 0xed, 0xf3, \
+   0x21, 0x87, 0xe8, 0x0f, 0x4a, 0x40, 0x73, 0x1a}
+
+// op flash_attn_varlen(q: T[S, H, D], k: T[L, G, D], v: T[L, G, D], q_starts: I[N1], kv_starts: I[N1], alibi: optional f32[H], scale: f64, causal: static bool = false, window_left: static i64 = -1, window_right: static i64 = -1) -> (o: T[S, H, D], lse: f32[H, S]) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_FLASH_ATTN_VARLEN "flash_attn_varlen"
+#define DS_OP_FLASH_ATTN_VARLEN_SCHEMA_TEXT "580df6028ec18b4b447a6ce15dda58e8"
+#define DS_OP_FLASH_ATTN_VARLEN_SCHEMA \
+  {0x58, 0x0d, 0xf6, 0x02, 0x8e, 0xc1, 0x8b, 0x4b, \
+   0x44, 0x7a, 0x6c, 0xe1, 0x5d, 0xda, 0x58, 0xe8}
+
+// op flash_attn_backward(do: T[B, S, H, D], q: T[B, S, H, D], k: T[B, L, G, D], v: T[B, L, G, D], o: T[B, S, H, D], lse: f32[B, H, S], alibi: optional f32[H], scale: f64, causal: static bool = false, window_left: static i64 = -1, window_right: static i64 = -1) -> (dq: T[B, S, H, D], dk: T[B, L, G, D], dv: T[B, L, G, D]) where T: f32 | f16 | bf16
+#define DS_OP_FLASH_ATTN_BACKWARD "flash_attn_backward"
+#define DS_OP_FLASH_ATTN_BACKWARD_SCHEMA_TEXT "fe86b7cbc5b1fb1412309ccf42511440"
+#define DS_OP_FLASH_ATTN_BACKWARD_SCHEMA \
+  {0xfe, 0x86, 0xb7, 0xcb, 0xc5, 0xb1, 0xfb, 0x14, \
+   0x12, 0x30, 0x9c, 0xcf, 0x42, 0x51, 0x14, 0x40}
+
+// op flash_attn_varlen_backward(do: T[S, H, D], q: T[S, H, D], k: T[L, G, D], v: T[L, G, D], o: T[S, H, D], lse: f32[H, S], q_starts: I[N1], kv_starts: I[N1], alibi: optional f32[H], scale: f64, causal: static bool = false, window_left: static i64 = -1, window_right: static i64 = -1) -> (dq: T[S, H, D], dk: T[L, G, D], dv: T[L, G, D]) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_FLASH_ATTN_VARLEN_BACKWARD "flash_attn_varlen_backward"
+#define DS_OP_FLASH_ATTN_VARLEN_BACKWARD_SCHEMA_TEXT "81675a2baa7fe54666ab2d39afd50eae"
+#define DS_OP_FLASH_ATTN_VARLEN_BACKWARD_SCHEMA \
+  {0x81, 0x67, 0x5a, 0x2b, 0xaa, 0x7f, 0xe5, 0x46, \
+   0x66, 0xab, 0x2d, 0x39, 0xaf, 0xd5, 0x0e, 0xae}
+
 // op fp_quantize(x: T[G, H, P], codes: inout u8[G, H, B], seed: i64 = 0, offset: i64 = 0, mantissa: static i64 = 3, stochastic: static bool = false) -> (step: f32[G]) where T: f32 | f16 | bf16
 #define DS_OP_FP_QUANTIZE "fp_quantize"
 #define DS_OP_FP_QUANTIZE_SCHEMA_TEXT "7d4eb6a056bbb319fcc0df0c211e4fd2"

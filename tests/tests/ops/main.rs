@@ -8,6 +8,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod flash_attn;
 mod fp_quantizer;
 mod golden;
 mod grads;
