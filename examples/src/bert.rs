@@ -81,8 +81,8 @@ pub struct Batch {
     places: Tensor,
     /// `[tokens]`: which sequence each one is of.
     pub(crate) sequences: Tensor,
-    /// Where each sequence begins, and behind them where the last one ends.
-    starts: Vec<i64>,
+    /// `[sequences + 1]`: where each one begins, and where the last one ends.
+    starts: Tensor,
 }
 
 impl Batch {
@@ -107,29 +107,25 @@ impl Batch {
         rows.extend(sequences.iter().flat_map(|ids| (0..).take(ids.len())));
         let numbered = (0_i32..).zip(sequences);
         rows.extend(numbered.flat_map(|(number, ids)| std::iter::repeat_n(number, ids.len())));
-        let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
-        let rows = Tensor::from_slice(stream, &[3 * tokens], &rows)?;
         let ends = sequences.iter().scan(0, |end, ids| {
-            *end += i64::try_from(ids.len()).unwrap_or(i64::MAX);
+            *end += i32::try_from(ids.len()).unwrap_or(i32::MAX);
             Some(*end)
         });
+        rows.push(0);
+        rows.extend(ends);
+        let length = |of: usize| i64::try_from(of).unwrap_or(i64::MAX);
+        let (tokens, all) = (length(tokens), length(rows.len()));
+        let rows = Tensor::from_slice(stream, &[all], &rows)?;
         Ok(Self {
             ids: rows.narrow(0, 0, tokens)?,
             places: rows.narrow(0, tokens, tokens)?,
             sequences: rows.narrow(0, 2 * tokens, tokens)?,
-            starts: std::iter::once(0).chain(ends).collect(),
+            starts: rows.narrow(0, 3 * tokens, all - 3 * tokens)?,
         })
     }
 
     /// How many sequences it has.
-    pub(crate) fn sequence_count(&self) -> usize {
-        self.starts.len() - 1
-    }
-
-    /// Each sequence's first token and how many it has.
-    fn spans(&self) -> impl Iterator<Item = (i64, i64)> {
-        self.starts
-            .windows(2)
-            .map(|pair| (pair[0], pair[1] - pair[0]))
+    pub(crate) fn sequence_count(&self) -> i64 {
+        self.starts.elements() - 1
     }
 }

@@ -171,7 +171,7 @@ pub fn default_folder() -> Result<PathBuf> {
 /// # Upstream
 /// `Pooling` and `Normalize` of sentence-transformers, whose length is at least 1e-12, too.
 fn pooled(stream: &Stream, tokens: &Tensor, batch: &Batch) -> Result<Tensor> {
-    let texts = i64::try_from(batch.sequence_count()).unwrap_or(i64::MAX);
+    let texts = batch.sequence_count();
     let sums = Tensor::empty(stream, DType::F32, &[texts, tokens.shape()[1]])?;
     sums.buffer().fill(stream, 0)?;
     scatter_add(stream, &sums, &batch.sequences, tokens)?;

@@ -334,7 +334,10 @@ fn backward(mut forward: HostCall, numbers: &mut Numbers) -> Result<HostCall> {
             _ => super::reference::flash_attn_varlen(&mut forward)?,
         }
     } else {
-        let (mut o, mut lse) = (forward.one(results)?.zeros(), forward.one(results + 1)?.zeros());
+        let (mut o, mut lse) = (
+            forward.one(results)?.zeros(),
+            forward.one(results + 1)?.zeros(),
+        );
         #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
         lse.fill((keys.unwrap_or(1) as f64).ln());
         o.fill(0.0);

@@ -239,7 +239,10 @@ pub fn flash_attn_varlen(
 ///
 /// # Errors
 /// As [`flash_attn`].
-#[allow(clippy::too_many_arguments, reason = "those of the forward call and two")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of the forward call and two"
+)]
 pub fn flash_attn_varlen_backward(
     stream: &Stream,
     d_o: &Tensor,

@@ -1,13 +1,13 @@
 //! A layer of the encoder: attention, then two products with gelu between them, each with its input
 //! added and normalised.
 
-use ds_core::{DType, Result, Stream, Tensor, op};
+use ds_core::{Result, Stream, Tensor};
 use ds_ops::{
     activation::Activation,
+    flash_attn::{AttentionConfig, Starts, flash_attn_varlen},
     layer_norm::{AddLayerNorm, add_layer_norm, layer_norm},
-    matmul::{linear, matmul},
+    matmul::linear,
     movement::{concat, contiguous},
-    softmax::{SoftmaxConfig, softmax},
 };
 
 use super::{Batch, Config};
@@ -69,29 +69,15 @@ impl Layer {
 /// values side by side.
 fn attention(stream: &Stream, qkv: &Tensor, heads: i64, batch: &Batch) -> Result<Tensor> {
     let (tokens, hidden) = (qkv.shape()[0], qkv.shape()[1] / 3);
-    let of_head = hidden / heads;
-    let qkv = qkv.reshape(&[tokens, 3 * heads, of_head])?;
-    let attended = Tensor::empty(stream, DType::F32, &[tokens, heads, of_head])?;
-    let config = SoftmaxConfig {
-        #[allow(clippy::cast_precision_loss, reason = "a few hundred")]
-        scale: 1.0 / (of_head as f64).sqrt(),
-        ..SoftmaxConfig::default()
+    let qkv = qkv.reshape(&[tokens, 3 * heads, hidden / heads])?;
+    let part = |first: i64| qkv.narrow(1, first * heads, heads);
+    let starts = Starts {
+        q: &batch.starts,
+        kv: &batch.starts,
     };
-    let matmul_op = op::find("matmul")?;
-    for (start, length) in batch.spans() {
-        // [heads, length, of_head], where they lie.
-        let part = |of: &Tensor, first: i64| {
-            of.narrow(0, start, length)?
-                .narrow(1, first, heads)?
-                .transpose(0, 1)
-        };
-        let (q, k, v) = (part(&qkv, 0)?, part(&qkv, heads)?, part(&qkv, 2 * heads)?);
-        let scores = matmul(stream, &q, &k.transpose(1, 2)?)?;
-        let shares = softmax(stream, &scores, &config)?;
-        let to = part(&attended, 0)?;
-        op::launch(matmul_op, stream, &[&[&shares], &[&v], &[&to]], &[], &[])?;
-    }
-    attended.reshape(&[tokens, hidden])
+    let config = AttentionConfig::default();
+    let attention = flash_attn_varlen(stream, &part(0)?, &part(1)?, &part(2)?, starts, &config)?;
+    attention.o.reshape(&[tokens, hidden])
 }
 
 /// A product with a weight, and a bias.
