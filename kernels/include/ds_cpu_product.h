@@ -34,13 +34,16 @@ enum {
 
 /* A product for each matrix of the batch. Strides of 0 make any extents of a few bytes; the max_elements of
  * kernel.json, 2^44, keeps what is computed of them here within 64 bits. */
-typedef struct {
+typedef struct ds_product {
     const ds_tensor *a, *b, *c;
     const ds_tensor *bias, *residual; /* or NULL */
     int64_t kind;                     /* of activation */
     int64_t m, n, k, batch;
     int64_t b_across, b_along; /* from column to column, from one k to the next */
     uint32_t t;
+    /* Where b, a single matrix, is not of numbers, packs its columns from `column` on as `ds_gemm_pack` does,
+     * for `n` values of k from `first` on. Else NULL. */
+    void (*pack)(const struct ds_product *p, float *panel, int64_t column, int64_t columns, int64_t first, int64_t n);
     /* How it is gone about. */
     int copies; /* a, in rows of this many numbers: */
     int64_t copied_row;
@@ -68,9 +71,9 @@ static void ds_product_go_about(ds_product *p) {
     p->t = a->dtype;
     p->copies = p->t != DS_F32 || (a->strides[a->ndim - 1] != 1 && p->k > 1);
     p->copied_row = ds_div_up(p->k, DS_GEMM_COLUMNS) * DS_GEMM_COLUMNS;
-    int few = p->m <= DS_GEMM_ROWS, is_lines = p->b_across == 1 || p->n == 1;
+    int few = p->m <= DS_GEMM_ROWS, is_lines = !p->pack && (p->b_across == 1 || p->n == 1);
     p->few = p->m <= 1 ? 0 : p->m <= 4 ? 1 : 2;
-    p->dots = few && !is_lines && p->b_along == 1;
+    p->dots = few && !p->pack && !is_lines && p->b_along == 1;
     int64_t span = p->b_along * p->k * ds_size(p->t);
     p->direct = is_lines && (few || (p->t == DS_F32 && (p->m <= DS_DIRECT_ROWS || (span > 0 && span <= DS_DIRECT_BYTES))));
     p->columns_each = p->dots ? DS_DOT_COLUMNS : DS_GEMM_COLUMNS;
@@ -134,6 +137,7 @@ typedef struct {
     const void *b;
     const float *panel; /* of b, where phase 1 has packed it; or NULL */
     int64_t rows, columns;
+    int64_t column; /* the first one */
     void *c;
     int64_t c_across, c_along;
     const void *residual; /* or NULL */
@@ -148,7 +152,9 @@ static void ds_product_pack_panels(const ds_call *call, const ds_product *p, int
         int64_t matrix = i / p->panels, column = i % p->panels * DS_GEMM_COLUMNS;
         const void *from = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
         float *to = (float *)call->workspace + ds_product_copied_elements(p) + i * ds_product_panel_elements(p);
-        ds_product_pack(to, DS_GEMM_COLUMNS, from, ds_min(DS_GEMM_COLUMNS, p->n - column), p->b_across, p->b_along, p->k, p->t);
+        int64_t columns = ds_min(DS_GEMM_COLUMNS, p->n - column);
+        if (p->pack) p->pack(p, to, column, columns, 0, p->k);
+        else ds_product_pack(to, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, p->k, p->t);
     }
 }
 
@@ -160,6 +166,7 @@ static ds_part ds_product_part_of(const ds_call *call, const ds_product *p, int6
     ds_part at;
     at.rows = ds_min(p->rows_each, p->m - row);
     at.columns = ds_min(p->columns_each, p->n - column);
+    at.column = column;
     if (p->copies) {
         at.a_across = p->copied_row;
         at.a = (const float *)call->workspace + ((ds_product_a_matrices(p) > 1 ? matrix : 0) * p->m + row) * p->copied_row;
@@ -367,7 +374,8 @@ static void ds_product_run_packed(const ds_product *p, const ds_part *at) {
                 k.b = at->panel + k.first * DS_GEMM_COLUMNS;
             } else {
                 const void *from = ds_at(at->b, column * p->b_across + k.first * p->b_along, p->t);
-                ds_product_pack(panel, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, k.n, p->t);
+                if (p->pack) p->pack(p, panel, at->column + column, columns, k.first, k.n);
+                else ds_product_pack(panel, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, k.n, p->t);
             }
             ds_product_pass(p, at, ds_product_shape_for(columns), &k, column, columns, to);
             k.first += DS_K_BLOCK;
@@ -424,7 +432,18 @@ static void ds_product_run_dots(const ds_product *p, const ds_part *at) {
     ds_product_settle(p, at, results, DS_DOT_COLUMNS, (ds_range){0, at->rows, 0, at->columns}, (ds_rest){0}, 1, 1);
 }
 
-static void ds_run_product(const ds_call *call, const ds_product *p, uint32_t phase, int64_t begin, int64_t end) {
+/* A product whose b is packed, whatever its rows. */
+static __attribute__((unused)) void ds_run_packed_product(const ds_call *call, const ds_product *p, uint32_t phase,
+                                                          int64_t begin, int64_t end) {
+    if (phase == 0) return ds_product_copy_rows(call, p, begin, end);
+    if (phase == 1) return ds_product_pack_panels(call, p, begin, end);
+    for (; begin < end; begin++) {
+        ds_part at = ds_product_part_of(call, p, begin);
+        ds_product_run_packed(p, &at);
+    }
+}
+
+static __attribute__((unused)) void ds_run_product(const ds_call *call, const ds_product *p, uint32_t phase, int64_t begin, int64_t end) {
     if (phase == 0) return ds_product_copy_rows(call, p, begin, end);
     if (phase == 1) return ds_product_pack_panels(call, p, begin, end);
     for (int64_t item = begin; item < end; item++) {
