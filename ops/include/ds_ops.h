@@ -526,6 +526,13 @@
   {0x83, 0xb7, 0x54, 0xf8, 0xab, 0x61, 0x2c, 0x9b, \
    0x3f, 0x75, 0x0c, 0x65, 0x2e, 0xc0, 0x62, 0x13}
 
+// op quantized_linear(x: T[M, G, H, P], q: i8[N, G, H], params: f32[N, G, 2], bias: optional T[N], residual: optional T[M, N], kind: static i64 = 0) -> (y: T[M, N]) where T: f32 | f16 | bf16
+#define DS_OP_QUANTIZED_LINEAR "quantized_linear"
+#define DS_OP_QUANTIZED_LINEAR_SCHEMA_TEXT "02d5b633e60807d0d2dd7690ec9f3046"
+#define DS_OP_QUANTIZED_LINEAR_SCHEMA \
+  {0x02, 0xd5, 0xb6, 0x33, 0xe6, 0x08, 0x07, 0xd0, \
+   0xd2, 0xdd, 0x76, 0x90, 0xec, 0x9f, 0x30, 0x46}
+
 // op quantize(x: T[G, H, P], symmetric: static bool = true) -> (q: i8[G, H], params: f32[G, 2]) where T: f32 | f16 | bf16
 #define DS_OP_QUANTIZE "quantize"
 #define DS_OP_QUANTIZE_SCHEMA_TEXT "02285ef67b7a0a77c4537f67754cdbac"

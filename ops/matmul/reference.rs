@@ -27,14 +27,27 @@ pub(super) fn matmul(call: &mut HostCall) -> Result<()> {
 
 /// `linear(x, w, bias, residual; kind) -> y`.
 pub(super) fn linear(call: &mut HostCall) -> Result<()> {
-    let f = function(HostCall::integer(&call.attributes, 0)?)?;
     let (x, w) = (call.one(0)?, call.one(1)?);
-    let (n, k) = last_two(&w.shape);
+    let (_, k) = last_two(&w.shape);
     let (x, w) = (x.to_f64()?, w.to_f64()?);
-    let mut y = call.one(4)?.zeros();
+    layer(call, 2, &x, &w, k)
+}
+
+/// `f(x w^T + bias) + residual` for w of rows of `k`. The call's arguments from `bias` on are bias, residual
+/// and y, its first attribute the function.
+pub(crate) fn layer(
+    call: &mut HostCall,
+    bias: usize,
+    x: &[f64],
+    w: &[f64],
+    k: usize,
+) -> Result<()> {
+    let f = function(HostCall::integer(&call.attributes, 0)?)?;
+    let (_, n) = last_two(&call.one(bias + 2)?.shape);
+    let mut y = call.one(bias + 2)?.zeros();
     if n > 0 {
-        product(&x, k, |l, j| w[j * k + l], &mut y, n);
-        if let Some(bias) = call.args[2].first() {
+        product(x, k, |l, j| w[j * k + l], &mut y, n);
+        if let Some(bias) = call.args[bias].first() {
             let bias = bias.to_f64()?;
             y.chunks_exact_mut(n)
                 .for_each(|y| y.iter_mut().zip(&bias).for_each(|(y, bias)| *y += bias));
@@ -42,13 +55,13 @@ pub(super) fn linear(call: &mut HostCall) -> Result<()> {
         for y in &mut y {
             *y = f(*y).0;
         }
-        if let Some(residual) = call.args[3].first() {
+        if let Some(residual) = call.args[bias + 1].first() {
             y.iter_mut()
                 .zip(residual.to_f64()?)
                 .for_each(|(y, residual)| *y += residual);
         }
     }
-    call.one_mut(4)?.set_f64(&y)
+    call.one_mut(bias + 2)?.set_f64(&y)
 }
 
 /// Adds the product of a, of rows of `k`, and b to c, of rows of `n`.

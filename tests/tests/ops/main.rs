@@ -19,6 +19,7 @@ mod muon;
 mod norms;
 mod optimizers;
 mod packbits;
+mod quantized_linear;
 mod quantizer;
 mod reduce;
 mod rope;

@@ -1,0 +1,458 @@
+/* The product of row-major matrices that ops of several families come to: c = f(a b + bias) + residual.
+ *
+ * Limit: multiply-add instructions, 2 m n k flops; with two 512-bit units 64 a cycle and core. With few rows
+ * it is memory, b being read once.
+ *
+ * a stays where it is if it is of f32 and its rows are whole; else phase 0 copies it so. An item of phase 2
+ * is a block of rows and a panel of columns. It packs the panel of b, a block of k at a time, and passes all
+ * of its rows over it: the panel comes from the second level of the caches then, a from the third. What several
+ * blocks of rows would pack again, phase 1 packs for all of them, unless it is large. Panels that few rows pass
+ * over, or that a core's caches hold as they are, are not packed.
+ */
+#ifndef DS_CPU_PRODUCT_H
+#define DS_CPU_PRODUCT_H
+
+#include "ds_cpu_activation.h"
+#include "ds_cpu_gemm.h"
+
+enum {
+    DS_K_BLOCK = 1024,                 /* values of k in a panel: 192 KiB */
+    DS_ROW_BLOCK = 32 * DS_GEMM_ROWS,  /* rows of an item: their sums in f32 take 48 KiB */
+    DS_ENOUGH_ITEMS = 24,              /* below that row blocks shrink, so that threads share them evenly, */
+    DS_LEAST_ROWS = 8 * DS_GEMM_ROWS,  /* but not below this */
+    DS_ITEM_FLOPS = 2 << 20,           /* worth a thread's while */
+    DS_COPIED = 32 << 10,              /* numbers in a chunk of phase 0 */
+    DS_DIRECT_ROWS = 2 * DS_GEMM_ROWS, /* that are too few to pack for */
+    DS_DIRECT_BYTES = 5 << 19,         /* of b, that the second level holds about */
+    DS_SHARED_BYTES = 8 << 20,         /* of panels that are packed for all */
+    DS_AHEAD_PACKED = 16,              /* values of k from what is read to what is fetched, */
+    DS_AHEAD_DIRECT = 4,               /* of which each begins a line of its own */
+    DS_AHEAD_BYTES = 1024,             /* the same where k runs along the lines, */
+    DS_LINES = DS_GEMM_VECTORS,        /* of which so many are read at a time, */
+    DS_DOT_COLUMNS = DS_GEMM_COLUMNS,  /* and so many in an item: whole vectors of results, too */
+};
+
+/* A product for each matrix of the batch. Strides of 0 make any extents of a few bytes; the max_elements of
+ * kernel.json, 2^44, keeps what is computed of them here within 64 bits. */
+typedef struct ds_product {
+    const ds_tensor *a, *b, *c;
+    const ds_tensor *bias, *residual; /* or NULL */
+    int64_t kind;                     /* of activation */
+    int64_t m, n, k, batch;
+    int64_t b_across, b_along; /* from column to column, from one k to the next */
+    uint32_t t;
+    /* Where b, a single matrix, is not of numbers, packs its columns from `column` on as `ds_gemm_pack` does,
+     * for `n` values of k from `first` on. Else NULL. */
+    void (*pack)(const struct ds_product *p, float *panel, int64_t column, int64_t columns, int64_t first, int64_t n);
+    /* How it is gone about. */
+    int copies; /* a, in rows of this many numbers: */
+    int64_t copied_row;
+    int few;    /* rows: 0 is one, 1 is up to 4, 2 is more */
+    int dots;   /* they are few, and k runs along b's lines */
+    int direct; /* columns run along them, and b is not packed */
+    int shared; /* panels of b are packed for all blocks of rows */
+    int64_t row_blocks, rows_each, panels, columns_each;
+} ds_product;
+
+/* Whether all matrices of the batch are the same. */
+static int ds_product_is_shared(const ds_tensor *t) {
+    for (int32_t d = 0; d < t->ndim - 2; d++)
+        if (t->shape[d] > 1 && t->strides[d] != 0) return 0;
+    return 1;
+}
+
+static int64_t ds_product_a_matrices(const ds_product *p) { return ds_product_is_shared(p->a) ? 1 : p->batch; }
+static int64_t ds_product_b_matrices(const ds_product *p) { return ds_product_is_shared(p->b) ? 1 : p->batch; }
+static int64_t ds_product_panel_elements(const ds_product *p) { return p->k * DS_GEMM_COLUMNS; }
+
+/* What `p` lacks, once tensors, extents and b's strides are there. */
+static void ds_product_go_about(ds_product *p) {
+    const ds_tensor *a = p->a;
+    p->t = a->dtype;
+    p->copies = p->t != DS_F32 || (a->strides[a->ndim - 1] != 1 && p->k > 1);
+    p->copied_row = ds_div_up(p->k, DS_GEMM_COLUMNS) * DS_GEMM_COLUMNS;
+    int few = p->m <= DS_GEMM_ROWS, is_lines = !p->pack && (p->b_across == 1 || p->n == 1);
+    p->few = p->m <= 1 ? 0 : p->m <= 4 ? 1 : 2;
+    p->dots = few && !p->pack && !is_lines && p->b_along == 1;
+    int64_t span = p->b_along * p->k * ds_size(p->t);
+    p->direct = is_lines && (few || (p->t == DS_F32 && (p->m <= DS_DIRECT_ROWS || (span > 0 && span <= DS_DIRECT_BYTES))));
+    p->columns_each = p->dots ? DS_DOT_COLUMNS : DS_GEMM_COLUMNS;
+    if (few && p->direct) p->columns_each = DS_LANES * (p->few == 0 ? DS_GEMM_SUMS / 2 : p->few == 1 ? DS_GEMM_SUMS / 4 : DS_GEMM_VECTORS);
+    p->panels = ds_div_up(p->n, p->columns_each);
+    /* Even shares, of whole tiles. */
+    int64_t wanted = ds_div_up(DS_ENOUGH_ITEMS, ds_max(1, p->batch * p->panels));
+    int64_t blocks = ds_max(ds_div_up(p->m, DS_ROW_BLOCK), ds_min(wanted, ds_div_up(p->m, DS_LEAST_ROWS)));
+    p->rows_each = ds_div_up(ds_div_up(p->m, ds_max(1, blocks)), DS_GEMM_ROWS) * DS_GEMM_ROWS;
+    p->row_blocks = p->m ? ds_div_up(p->m, p->rows_each) : 0;
+    p->shared = !p->direct && p->row_blocks > 1 && ds_product_panel_elements(p) * p->panels * ds_product_b_matrices(p) * 4 <= DS_SHARED_BYTES;
+}
+
+static int64_t ds_product_copied_elements(const ds_product *p) {
+    return p->copies ? ds_product_a_matrices(p) * p->m * p->copied_row : 0;
+}
+
+static void ds_plan_product(const ds_product *p, ds_plan *out) {
+    out->phases = 3;
+    out->workspace_bytes = ds_product_copied_elements(p) * 4;
+    if (p->copies) {
+        out->phase[0].items = ds_product_a_matrices(p) * p->m;
+        /* Whole squares, which turn columns into rows. */
+        out->phase[0].grain = ds_div_up(ds_max(1, DS_COPIED / ds_max(1, p->k)), DS_LANES) * DS_LANES;
+    }
+    if (p->shared) {
+        out->phase[1].items = ds_product_b_matrices(p) * p->panels;
+        out->phase[1].grain = ds_max(1, DS_COPIED / ds_max(1, ds_product_panel_elements(p)));
+        out->workspace_bytes += out->phase[1].items * ds_product_panel_elements(p) * 4;
+    }
+    out->phase[2].items = p->batch * p->row_blocks * p->panels;
+    int64_t flops = 2 * ds_max(1, p->rows_each * p->columns_each * p->k);
+    out->phase[2].grain = ds_max(1, DS_ITEM_FLOPS / flops);
+}
+
+static __attribute__((noinline)) void ds_product_pack(float *to, int64_t stride, const void *from, int64_t columns, int64_t across,
+                                           int64_t along, int64_t n, uint32_t t) {
+    DS_WITH_FLOAT(d, t, ds_gemm_pack(to, stride, from, columns, across, along, n, d));
+}
+
+/* Phase 0: rows begin to end of all matrices of a. */
+static void ds_product_copy_rows(const ds_call *call, const ds_product *p, int64_t begin, int64_t end) {
+    const ds_tensor *a = p->a;
+    int64_t across = a->strides[a->ndim - 2], along = a->strides[a->ndim - 1];
+    while (begin < end) {
+        int64_t matrix = begin / p->m, row = begin % p->m, rows = ds_min(end - begin, p->m - row);
+        float *to = (float *)call->workspace + begin * p->copied_row;
+        const void *from = ds_at(a->data, ds_offset(a, a->ndim - 2, matrix) + row * across, p->t);
+        for (int64_t k = 0; k < p->k; k += DS_GEMM_COLUMNS) {
+            const void *part = ds_at(from, k * along, p->t);
+            ds_product_pack(to + k, p->copied_row, part, p->k - k, along, across, rows, p->t);
+        }
+        begin += rows;
+    }
+}
+
+/* Where an item's part of a product lies. */
+typedef struct {
+    const float *a;
+    int64_t a_across;
+    const void *b;
+    const float *panel; /* of b, where phase 1 has packed it; or NULL */
+    int64_t rows, columns;
+    int64_t column; /* the first one */
+    void *c;
+    int64_t c_across, c_along;
+    const void *residual; /* or NULL */
+    int64_t residual_across, residual_along;
+    const void *bias; /* or NULL */
+} ds_part;
+
+/* Phase 1: panels begin to end of all matrices of b. */
+static void ds_product_pack_panels(const ds_call *call, const ds_product *p, int64_t begin, int64_t end) {
+    const ds_tensor *b = p->b;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t matrix = i / p->panels, column = i % p->panels * DS_GEMM_COLUMNS;
+        const void *from = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
+        float *to = (float *)call->workspace + ds_product_copied_elements(p) + i * ds_product_panel_elements(p);
+        int64_t columns = ds_min(DS_GEMM_COLUMNS, p->n - column);
+        if (p->pack) p->pack(p, to, column, columns, 0, p->k);
+        else ds_product_pack(to, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, p->k, p->t);
+    }
+}
+
+static ds_part ds_product_part_of(const ds_call *call, const ds_product *p, int64_t item) {
+    int64_t row = item % p->row_blocks * p->rows_each;
+    int64_t column = item / p->row_blocks % p->panels * p->columns_each;
+    int64_t matrix = item / (p->row_blocks * p->panels);
+    const ds_tensor *a = p->a, *b = p->b, *c = p->c, *r = p->residual;
+    ds_part at;
+    at.rows = ds_min(p->rows_each, p->m - row);
+    at.columns = ds_min(p->columns_each, p->n - column);
+    at.column = column;
+    if (p->copies) {
+        at.a_across = p->copied_row;
+        at.a = (const float *)call->workspace + ((ds_product_a_matrices(p) > 1 ? matrix : 0) * p->m + row) * p->copied_row;
+    } else {
+        at.a_across = a->strides[a->ndim - 2];
+        at.a = (const float *)a->data + ds_offset(a, a->ndim - 2, matrix) + row * at.a_across;
+    }
+    at.b = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
+    at.panel = 0;
+    if (p->shared) {
+        int64_t index = (ds_product_b_matrices(p) > 1 ? matrix : 0) * p->panels + column / DS_GEMM_COLUMNS;
+        at.panel = (const float *)call->workspace + ds_product_copied_elements(p) + index * ds_product_panel_elements(p);
+    }
+    at.c_across = c->strides[c->ndim - 2];
+    at.c_along = c->strides[c->ndim - 1];
+    at.c = ds_at(c->data, ds_offset(c, c->ndim - 2, matrix) + row * at.c_across + column * at.c_along, p->t);
+    at.residual = 0;
+    at.residual_across = at.residual_along = 0;
+    if (r) {
+        at.residual_across = r->strides[r->ndim - 2];
+        at.residual_along = r->strides[r->ndim - 1];
+        int64_t offset = ds_offset(r, r->ndim - 2, matrix) + row * at.residual_across + column * at.residual_along;
+        at.residual = ds_at(r->data, offset, p->t);
+    }
+    at.bias = p->bias ? ds_at(p->bias->data, column, p->t) : 0;
+    return at;
+}
+
+/* Which rows and columns of a part. */
+typedef struct {
+    int64_t row, rows, column, columns;
+} ds_range;
+
+/* What a product is between two blocks of k, in f32. In c itself where that is possible. */
+typedef struct {
+    float *sums;
+    int64_t across;
+    int in_c;
+} ds_rest;
+
+/* Adds `n` numbers that lie `along` apart. */
+static __attribute__((noinline)) void ds_product_add(float *sums, const void *from, int64_t along, int64_t n, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, {
+        if (along == 1) {
+            for (int64_t j = 0; j < n; j += DS_LANES)
+                ds_store(sums, j, ds_load(sums, j, DS_F32) + ds_load_first(n - j, from, j, t), DS_F32);
+        } else {
+            for (int64_t j = 0; j < n; j++) sums[j] += ds_load_first(1, from, j * along, t)[0];
+        }
+    });
+}
+
+static __attribute__((noinline)) void ds_product_store(void *to, int64_t along, const float *sums, int64_t n, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, {
+        if (along == 1) {
+            for (int64_t j = 0; j < n; j += DS_LANES) ds_store_first(n - j, to, j, ds_load(sums, j, DS_F32), t);
+        } else {
+            for (int64_t j = 0; j < n; j++) ds_store_first(1, to, j * along, ds_splat(sums[j]), t);
+        }
+    });
+}
+
+static __attribute__((noinline)) void ds_product_activate(float *sums, int64_t n, int64_t kind) {
+    for (int64_t j = 0; j < n; j += DS_LANES) {
+        ds_vec v = ds_load(sums, j, DS_F32);
+        DS_WITH_KIND(f, kind, v = ds_function_for(v, f).value);
+        ds_store(sums, j, v, DS_F32);
+    }
+}
+
+/* Takes the sums of a block of k, rows of whole vectors, to where they rest, or, as they are the last ones,
+ * to c. They do not keep what they were. */
+static __attribute__((noinline)) void ds_product_settle(const ds_product *p, const ds_part *at, float *sums, int64_t across, ds_range r,
+                                             ds_rest to, int first, int last) {
+    int64_t kind = ds_kind_for(p->kind, p->t);
+    for (int64_t i = 0; i < r.rows; i++, sums += across) {
+        int64_t x = r.row + i, y = r.column;
+        float *resting = to.sums + x * to.across + y;
+        if (!first) ds_product_add(sums, resting, 1, r.columns, DS_F32);
+        if (!last) {
+            ds_product_store(resting, 1, sums, r.columns, DS_F32);
+            continue;
+        }
+        if (at->bias) ds_product_add(sums, ds_at(at->bias, y, p->t), 1, r.columns, p->t);
+        if (kind != DS_IDENTITY) ds_product_activate(sums, r.columns, kind);
+        const void *residual = ds_at(at->residual, x * at->residual_across + y * at->residual_along, p->t);
+        if (at->residual) ds_product_add(sums, residual, at->residual_along, r.columns, p->t);
+        ds_product_store(ds_at(at->c, x * at->c_across + y * at->c_along, p->t), at->c_along, sums, r.columns, p->t);
+    }
+}
+
+/* A block of `n` values of k, from `first` on, of a panel of b. */
+typedef struct {
+    const void *b;
+    int64_t along, ahead; /* from one k to the next, to what is fetched */
+    int64_t first, n;
+} ds_block;
+
+/* The product of `left` rows of a and a block of b: put at `to`, or added to what is there. A tile has `rows`
+ * rows and as many vectors as its shape; those beyond the last row are the last one again. */
+DS_INLINE void ds_product_tile(float *to, int64_t across, int add, const float *a, int64_t a_across, int64_t left,
+                    const ds_block *k, int rows, int vectors, uint32_t t) {
+    ds_vec sums[DS_GEMM_SUMS];
+    const float *lines[DS_GEMM_ROWS];
+    for (int i = 0; i < rows; i++) lines[i] = a + ds_min(i, left - 1) * a_across;
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * vectors; i++) sums[i] = (ds_vec){0};
+    ds_gemm_add(sums, lines, k->b, k->along, k->n, rows, vectors, k->ahead, t);
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 12
+        for (int j = 0; j < vectors; j++) {
+            float *place = to + i * across + j * DS_LANES;
+            ds_vec before = {0};
+            if (add) before = ds_load(place, 0, DS_F32);
+            ds_store(place, 0, before + sums[i * vectors + j], DS_F32);
+        }
+}
+
+typedef struct {
+    int rows, vectors;
+    void (*product)(float *to, int64_t across, int add, const float *a, int64_t a_across, int64_t left, const ds_block *k);
+} ds_shape;
+
+#define DS_SHAPE(name, rows, vectors, t)                                                                               \
+    static void ds_product_of_##name(float *to, int64_t across, int add, const float *a, int64_t a_across, int64_t left, \
+                          const ds_block *k) {                                                                         \
+        ds_product_tile(to, across, add, a, a_across, left, k, rows, vectors, t);                                      \
+    }                                                                                                                  \
+    static const ds_shape ds_shape_##name = {rows, vectors, ds_product_of_##name}
+
+/* For panels of f32, with as many vectors as the panel has columns for. */
+DS_SHAPE(whole, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_F32);
+DS_SHAPE(two, DS_GEMM_ROWS, 2, DS_F32);
+DS_SHAPE(one, DS_GEMM_ROWS, 1, DS_F32);
+
+/* For few rows: these leave registers for more columns, which are then read in longer pieces. */
+DS_SHAPE(row, 1, DS_GEMM_SUMS / 2, DS_F32);
+DS_SHAPE(row_f16, 1, DS_GEMM_SUMS / 2, DS_F16);
+DS_SHAPE(row_bf16, 1, DS_GEMM_SUMS / 2, DS_BF16);
+DS_SHAPE(rows, 4, DS_GEMM_SUMS / 4, DS_F32);
+DS_SHAPE(rows_f16, 4, DS_GEMM_SUMS / 4, DS_F16);
+DS_SHAPE(rows_bf16, 4, DS_GEMM_SUMS / 4, DS_BF16);
+DS_SHAPE(whole_f16, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_F16);
+DS_SHAPE(whole_bf16, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_BF16);
+
+static const ds_shape *const DS_FEW[3][3] = {
+    [DS_F32] = {&ds_shape_row, &ds_shape_rows, &ds_shape_whole},
+    [DS_F16] = {&ds_shape_row_f16, &ds_shape_rows_f16, &ds_shape_whole_f16},
+    [DS_BF16] = {&ds_shape_row_bf16, &ds_shape_rows_bf16, &ds_shape_whole_bf16},
+};
+
+/* Asks for what a tile's results meet, while its sums are made. */
+DS_INLINE void ds_product_fetch_results(const ds_product *p, const ds_part *at, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    for (int64_t i = row; i < row + rows; i++)
+        for (int64_t j = column; j < column + columns; j += 64 / ds_size(p->t)) {
+            if (at->c_along == 1) __builtin_prefetch(ds_at(at->c, i * at->c_across + j, p->t), 1, 3);
+            if (at->residual_along == 1)
+                __builtin_prefetch(ds_at(at->residual, i * at->residual_across + j, p->t), 0, 3);
+        }
+}
+
+/* Passes all rows of the part over a block of b, of `columns` columns from `column` on. */
+static void ds_product_pass(const ds_product *p, const ds_part *at, const ds_shape *s, const ds_block *k, int64_t column, int64_t columns, ds_rest to) {
+    _Alignas(64) float sums[DS_GEMM_SUMS * DS_LANES];
+    int64_t across = s->vectors * DS_LANES;
+    int first = k->first == 0, last = k->first + k->n >= p->k;
+    int as_it_is = !last || (to.in_c && !at->bias && !at->residual && p->kind == DS_IDENTITY);
+    for (int64_t row = 0; row < at->rows; row += s->rows) {
+        int64_t left = ds_min(s->rows, at->rows - row);
+        const float *a = at->a + row * at->a_across + k->first;
+        if (last && !as_it_is) ds_product_fetch_results(p, at, row, left, column, columns);
+        if (as_it_is && left == s->rows && columns == across) {
+            s->product(to.sums + row * to.across + column, to.across, !first, a, at->a_across, left, k);
+        } else {
+            s->product(sums, across, 0, a, at->a_across, left, k);
+            ds_product_settle(p, at, sums, across, (ds_range){row, left, column, columns}, to, first, last);
+        }
+    }
+}
+
+static const ds_shape *ds_product_shape_for(int64_t columns) {
+    int64_t vectors = ds_div_up(columns, DS_LANES);
+    return vectors == 1 ? &ds_shape_one : vectors < DS_GEMM_VECTORS ? &ds_shape_two : &ds_shape_whole;
+}
+
+/* Panels of b as they are, all of k at once. */
+static void ds_product_run_direct(const ds_product *p, const ds_part *at) {
+    ds_rest to = {at->c, at->c_across, p->t == DS_F32 && at->c_along == 1};
+    ds_block k = {at->b, p->b_along, DS_AHEAD_DIRECT * p->b_along, 0, p->k};
+    const ds_shape *s = p->m <= DS_GEMM_ROWS ? DS_FEW[p->t][p->few] : ds_product_shape_for(at->columns);
+    ds_product_pass(p, at, s, &k, 0, at->columns, to);
+}
+
+static void ds_product_run_packed(const ds_product *p, const ds_part *at) {
+    _Alignas(64) float panel[DS_K_BLOCK * DS_GEMM_COLUMNS], sums[DS_ROW_BLOCK * DS_GEMM_COLUMNS];
+    for (int64_t column = 0; column < at->columns; column += DS_GEMM_COLUMNS) {
+        int64_t columns = ds_min(DS_GEMM_COLUMNS, at->columns - column);
+        ds_rest to = {sums - column, DS_GEMM_COLUMNS, 0};
+        if (p->t == DS_F32 && at->c_along == 1) to = (ds_rest){at->c, at->c_across, 1};
+        ds_block k = {panel, DS_GEMM_COLUMNS, DS_AHEAD_PACKED * DS_GEMM_COLUMNS, 0, 0};
+        do {
+            k.n = ds_min(DS_K_BLOCK, p->k - k.first);
+            if (at->panel) {
+                k.b = at->panel + k.first * DS_GEMM_COLUMNS;
+            } else {
+                const void *from = ds_at(at->b, column * p->b_across + k.first * p->b_along, p->t);
+                if (p->pack) p->pack(p, panel, at->column + column, columns, k.first, k.n);
+                else ds_product_pack(panel, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, k.n, p->t);
+            }
+            ds_product_pass(p, at, ds_product_shape_for(columns), &k, column, columns, to);
+            k.first += DS_K_BLOCK;
+        } while (k.first < p->k);
+    }
+}
+
+/* Rows of a by columns of b that are lines of n numbers: `rows` of the one by LINES of the other. */
+DS_INLINE void ds_product_dots(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, int rows, uint32_t t) {
+    for (int64_t k = 0; k < n; k += DS_LANES) {
+        ds_vec right[DS_LINES];
+#pragma GCC unroll 4
+        for (int j = 0; j < DS_LINES; j++) {
+            right[j] = ds_load(b[j], k, t);
+            __builtin_prefetch((const char *)ds_at(b[j], k, t) + DS_AHEAD_BYTES, 0, 3);
+        }
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++) {
+            ds_vec left = ds_load(a[i], k, DS_F32);
+#pragma GCC unroll 4
+            for (int j = 0; j < DS_LINES; j++) sums[i * DS_LINES + j] = ds_vfma(left, right[j], sums[i * DS_LINES + j]);
+        }
+    }
+}
+
+static void ds_product_dots_of_1(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, 1, t));
+}
+static void ds_product_dots_of_4(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, 4, t));
+}
+static void ds_product_dots_of_all(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, DS_GEMM_ROWS, t));
+}
+
+/* Few rows, and columns that are lines. */
+static void ds_product_run_dots(const ds_product *p, const ds_part *at) {
+    _Alignas(64) float results[DS_GEMM_ROWS * DS_DOT_COLUMNS];
+    const float *a[DS_GEMM_ROWS];
+    for (int i = 0; i < DS_GEMM_ROWS; i++) a[i] = at->a + ds_min(i, at->rows - 1) * at->a_across;
+    int64_t whole = p->k / DS_LANES * DS_LANES;
+    for (int64_t column = 0; column < at->columns; column += DS_LINES) {
+        ds_vec sums[DS_GEMM_ROWS * DS_LINES] = {0};
+        const void *b[DS_LINES];
+        for (int j = 0; j < DS_LINES; j++) b[j] = ds_at(at->b, ds_min(column + j, at->columns - 1) * p->b_across, p->t);
+        (p->few == 0 ? ds_product_dots_of_1 : p->few == 1 ? ds_product_dots_of_4 : ds_product_dots_of_all)(sums, a, b, whole, p->t);
+        for (int64_t i = 0; i < at->rows; i++)
+            for (int64_t j = 0; j < ds_min(DS_LINES, at->columns - column); j++) {
+                ds_vec sum = sums[i * DS_LINES + j], end = ds_load_first(p->k - whole, a[i], whole, DS_F32);
+                DS_WITH_FLOAT(t, p->t, sum += end * ds_load_first(p->k - whole, b[j], whole, t));
+                results[i * DS_DOT_COLUMNS + column + j] = (float)ds_vsum(sum);
+            }
+    }
+    ds_product_settle(p, at, results, DS_DOT_COLUMNS, (ds_range){0, at->rows, 0, at->columns}, (ds_rest){0}, 1, 1);
+}
+
+/* A product whose b is packed, whatever its rows. */
+static __attribute__((unused)) void ds_run_packed_product(const ds_call *call, const ds_product *p, uint32_t phase,
+                                                          int64_t begin, int64_t end) {
+    if (phase == 0) return ds_product_copy_rows(call, p, begin, end);
+    if (phase == 1) return ds_product_pack_panels(call, p, begin, end);
+    for (; begin < end; begin++) {
+        ds_part at = ds_product_part_of(call, p, begin);
+        ds_product_run_packed(p, &at);
+    }
+}
+
+static __attribute__((unused)) void ds_run_product(const ds_call *call, const ds_product *p, uint32_t phase, int64_t begin, int64_t end) {
+    if (phase == 0) return ds_product_copy_rows(call, p, begin, end);
+    if (phase == 1) return ds_product_pack_panels(call, p, begin, end);
+    for (int64_t item = begin; item < end; item++) {
+        ds_part at = ds_product_part_of(call, p, item);
+        if (p->dots) ds_product_run_dots(p, &at);
+        /* What the last panel has too few columns for is packed, with zeros beside it. */
+        else if (p->direct && at.columns % (p->m <= DS_GEMM_ROWS ? p->columns_each : DS_LANES) == 0) ds_product_run_direct(p, &at);
+        else ds_product_run_packed(p, &at);
+    }
+}
+
+#endif

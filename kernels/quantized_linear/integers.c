@@ -1,0 +1,190 @@
+/* Layers with weights of 8 or 4 bits in groups, on a CPU. Limit: layer.h.
+ *
+ * Few rows meet 4 bits in an order that saves the work of bringing codes into theirs: a lane of 32 bits has
+ * 8 codes, the first of each lane are multiplied first, and x is turned to fit, once.
+ */
+#include "layer.h"
+
+/* quantized_linear(x, q, params, bias?, residual?; kind) -> y */
+enum { X, Q, PARAMS, BIAS, RESIDUAL, Y };
+
+enum { INT8 = 1, INT4 = 2 }; /* as many codes are in a byte */
+
+#if DS_LANES == 16
+/* The numbers of four bits; only the lowest four bits of an index count. */
+DS_INLINE __m512 nibbles(void) {
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+}
+#endif
+
+DS_INLINE ds_vec numbers(const uint8_t *codes, int kind) {
+    if (kind == INT8) return ds_bytes_at(codes, 1);
+#if DS_LANES == 16
+    const __m512i halves = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i bits = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    __m512i all = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)codes));
+    all = _mm512_srlv_epi32(_mm512_permutexvar_epi32(halves, all), bits);
+    return (ds_vec)_mm512_permutexvar_ps(all, nibbles());
+#elif DS_LANES == 8
+    int32_t all;
+    __builtin_memcpy(&all, codes, sizeof all);
+    __m256i upper = _mm256_sllv_epi32(_mm256_set1_epi32(all), _mm256_setr_epi32(28, 24, 20, 16, 12, 8, 4, 0));
+    return (ds_vec)_mm256_cvtepi32_ps(_mm256_srai_epi32(upper, 28));
+#else
+    ds_vec v;
+    for (int i = 0; i < DS_LANES; i++) v[i] = (float)(((codes[i / 2] >> (4 * (i % 2)) & 0xf) ^ 8) - 8);
+    return v;
+#endif
+}
+
+static void pack(const ds_product *p, float *panel, int64_t column, int64_t columns, int64_t first, int64_t n) {
+    const layer *l = (const layer *)p;
+    if (l->kind == INT8) pack_codes(l, panel, column, columns, first, n, INT8, numbers);
+    else pack_codes(l, panel, column, columns, first, n, INT4, numbers);
+}
+
+DS_INLINE void dots_of(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals, int kind) {
+    if (l->p.m == 1) dots_of_columns(l, columns, x[0], totals, kind, numbers);
+    else WITH_ROWS(rows, l->p.m, dots_of_rows(l, columns[0], x, totals, rows, kind, numbers));
+}
+
+static void dots(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
+    if (l->kind == INT8) dots_of(l, columns, x, totals, INT8);
+    else dots_of(l, columns, x, totals, INT4);
+}
+
+/* A turned block of a row of x: vector i has value i of each lane, the last one their sums, for offsets. */
+enum { OF_LANE = 8, BLOCK = OF_LANE * DS_LANES, TURNED = BLOCK + DS_LANES };
+
+/* Whether lanes of 8 codes lie in one group each, in a way that a block's steps are read for. */
+static int is_turned(const layer *l) {
+    int64_t n = l->length;
+    return DS_LANES == 16 && l->few && l->kind == INT4 && n > 0 && l->p.k % BLOCK == 0 &&
+           (n % BLOCK == 0 || n == BLOCK / 2 || n == BLOCK / 4 || n == BLOCK / 8);
+}
+
+static void turn_blocks(const ds_call *call, const layer *l, int64_t begin, int64_t end) {
+    const void *x = l->x.data;
+    float *to = (float *)call->workspace + begin * TURNED;
+    for (; begin < end; begin++, to += TURNED) {
+        _Alignas(64) float block[BLOCK];
+        for (int64_t i = 0; i < BLOCK; i += DS_LANES)
+            DS_WITH_FLOAT(t, l->p.t, ds_store(block, i, ds_load(x, begin * BLOCK + i, t), DS_F32));
+        for (int lane = 0; lane < DS_LANES; lane++) {
+            float sum = 0;
+            for (int i = 0; i < OF_LANE; i++) sum += to[i * DS_LANES + lane] = block[lane * OF_LANE + i];
+            to[BLOCK + lane] = sum;
+        }
+    }
+}
+
+#if DS_LANES == 16
+/* Steps and offsets of the lanes of a block. */
+typedef struct {
+    __m512 step, offset;
+} lane_params;
+
+DS_INLINE lane_params params_of(const float *params, int groups, ds_vec_i32 of_lane) {
+    if (groups == 1) return (lane_params){_mm512_set1_ps(params[0]), _mm512_set1_ps(params[1])};
+    __m512 all = _mm512_maskz_loadu_ps((__mmask16)((1u << (2 * groups)) - 1), params);
+    return (lane_params){_mm512_permutexvar_ps((__m512i)of_lane, all), _mm512_permutexvar_ps((__m512i)(of_lane + 1), all)};
+}
+
+/* Products of a column and rows of turned blocks. The codes of each second place come by loads that begin
+ * with them, but for the tensor's last block, where these would reach beyond its end. */
+DS_INLINE void turned_dots(const layer *l, int64_t column, const float *const *x, ds_vec *totals, int rows, int groups) {
+    const uint8_t *codes = codes_at(l, column, 0), *last = codes_at(l, l->p.n, 0) - BLOCK / 2;
+    const float *params = l->params + 2 * column * l->groups;
+    const __m512 table = nibbles();
+    int64_t blocks = l->p.k / BLOCK, of_group = ds_max(1, l->length / BLOCK), left = of_group;
+    ds_vec_i32 of_lane;
+    for (int lane = 0; lane < DS_LANES; lane++) of_lane[lane] = 2 * (lane * groups / DS_LANES);
+    __m512 sums[FEW_ROWS];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) sums[i] = _mm512_setzero_ps();
+    uint8_t end[BLOCK] = {0};
+    for (int64_t block = 0; block < blocks; block++, codes += BLOCK / 2) {
+        const uint8_t *from = codes;
+        if (codes == last) from = __builtin_memcpy(end, codes, BLOCK / 2);
+        __builtin_prefetch(codes + CODES_AHEAD, 0, 3);
+        __m512 parts[FEW_ROWS];
+#pragma GCC unroll 8
+        for (int i = 0; i < OF_LANE; i++) {
+            __m512i bits = _mm512_loadu_si512(from + i / 2);
+            if (i % 2) bits = _mm512_srli_epi32(bits, 4);
+            __m512 w = _mm512_permutexvar_ps(bits, table);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                __m512 right = _mm512_loadu_ps(x[r] + block * TURNED + i * DS_LANES);
+                parts[r] = i == 0 ? _mm512_mul_ps(w, right) : _mm512_fmadd_ps(w, right, parts[r]);
+            }
+        }
+        lane_params of = params_of(params, groups, of_lane);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            __m512 lanes = _mm512_loadu_ps(x[r] + block * TURNED + BLOCK);
+            sums[r] = _mm512_fmadd_ps(parts[r], of.step, _mm512_fmadd_ps(lanes, of.offset, sums[r]));
+        }
+        if (--left == 0) left = of_group, params += 2 * groups;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) totals[i] = (ds_vec)sums[i];
+}
+
+static void dots_of_turned(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
+    int groups = (int)ds_max(1, BLOCK / l->length);
+    if (l->p.m > 1) {
+        WITH_ROWS(rows, l->p.m, turned_dots(l, columns[0], x, totals, rows, groups));
+        return;
+    }
+    for (int j = 0; j < AT_ONCE; j++) {
+        if (groups == 1) turned_dots(l, columns[j], x, &totals[j], 1, 1);
+        else turned_dots(l, columns[j], x, &totals[j], 1, groups);
+    }
+}
+#else
+static void dots_of_turned(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
+    dots(l, columns, x, totals);
+}
+#endif
+
+static void layer_of(const ds_call *call, layer *l) {
+    const ds_tensor *x = ds_arg_tensor(call, X, 0), *q = ds_arg_tensor(call, Q, 0);
+    *l = (layer){.codes = q->data, .params = ds_arg_tensor(call, PARAMS, 0)->data, .has_offset = 1, .bytes = 1};
+    l->per = x->shape[3];
+    l->kind = (int)l->per;
+    l->p.bias = call->args[BIAS].count ? ds_arg_tensor(call, BIAS, 0) : 0;
+    l->p.residual = call->args[RESIDUAL].count ? ds_arg_tensor(call, RESIDUAL, 0) : 0;
+    l->p.c = ds_arg_tensor(call, Y, 0);
+    l->p.kind = call->attributes[0].i;
+    l->p.pack = pack;
+    layer_extents(l, x, q);
+}
+
+static void plan(const ds_call *call, ds_plan *out) {
+    layer l;
+    layer_of(call, &l);
+    ds_plan_product(&l.p, out);
+    if (!is_turned(&l)) return;
+    out->phase[0].items = l.p.m * (l.p.k / BLOCK);
+    out->phase[0].grain = DS_COPIED / BLOCK;
+    out->workspace_bytes = out->phase[0].items * TURNED * 4;
+}
+
+static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    layer l;
+    layer_of(call, &l);
+    int turned = is_turned(&l);
+    if (phase == 0 && turned) return turn_blocks(call, &l, begin, end);
+    if (phase < 2 || !l.few) return ds_run_packed_product(call, &l.p, phase, begin, end);
+    for (int64_t item = begin; item < end; item++) {
+        ds_part at = ds_product_part_of(call, &l.p, item);
+        if (turned) {
+            at.a = call->workspace;
+            at.a_across = l.p.k / BLOCK * TURNED;
+        }
+        run_few(&l, &at, turned ? dots_of_turned : dots);
+    }
+}
+
+DS_KERNEL(ds_quantized_linear, plan, run);

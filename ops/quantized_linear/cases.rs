@@ -1,0 +1,134 @@
+//! Calls to verify and measure kernels with.
+
+use ds_core::{
+    DType, Result,
+    op::{Case, HostCall, HostTensor, Numbers, Size},
+};
+
+use crate::activation::Activation;
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+/// The extents of a call: M, N, G and the values of a group.
+type Extents = [i64; 4];
+
+/// One of each; groups that are no whole vectors, and that are two; one row, few rows and more with groups
+/// of every kind that a kernel reads in a way of its own; columns for more than an item; more values of k
+/// than a block has; nothing to sum, no rows, no columns.
+const SHAPES: [Extents; 16] = [
+    [1, 1, 1, 4],
+    [3, 5, 2, 20],
+    [21, 50, 3, 28],
+    [1, 49, 3, 48],
+    [1, 50, 8, 16],
+    [2, 50, 12, 32],
+    [4, 97, 2, 64],
+    [1, 97, 5, 64],
+    [5, 7, 2, 128],
+    [8, 60, 1, 384],
+    [1, 51, 3, 256],
+    [9, 50, 5, 96],
+    [17, 100, 9, 128],
+    [2, 3, 0, 8],
+    [0, 5, 1, 8],
+    [2, 0, 1, 8],
+];
+/// 144 KiB of 8 bits.
+const CACHED: [Extents; 2] = [[1, 384, 3, 128], [16, 384, 3, 128]];
+/// A layer of Llama for a single token, with groups of all kinds, for a few and for many.
+const LARGE: [Extents; 5] = [
+    [1, 4096, 32, 128],
+    [1, 4096, 1, 4096],
+    [1, 4096, 128, 32],
+    [4, 4096, 32, 128],
+    [128, 4096, 32, 128],
+];
+
+pub(crate) fn cases(size: Size) -> Vec<Case> {
+    let shapes: &[Extents] = match size {
+        Size::Small => &SHAPES,
+        Size::Cached => &CACHED,
+        Size::Large => &LARGE,
+    };
+    let mut cases = Vec::new();
+    for dtype in DTYPES {
+        for bits in [8, 4] {
+            let layer = |shape, activation, sums| integers(dtype, bits, shape, activation, sums);
+            cases.extend(
+                shapes
+                    .iter()
+                    .map(|&shape| layer(shape, Activation::Identity, true)),
+            );
+            if size == Size::Small {
+                let each = Activation::ALL.into_iter();
+                cases.extend(each.map(|activation| layer([3, 20, 2, 32], activation, true)));
+                cases.push(layer([3, 50, 2, 128], Activation::Silu, false));
+                cases.push(layer([13, 50, 9, 128], Activation::Gelu, true));
+                cases.push(layer([13, 50, 2, 64], Activation::Gelu, true).transposed(&[4, 5]));
+            }
+        }
+    }
+    cases
+}
+
+/// `sums` are bias and residual.
+fn integers(dtype: DType, bits: i64, shape: Extents, activation: Activation, sums: bool) -> Case {
+    let [m, n, groups, length] = shape;
+    let per_byte = 8 / bits;
+    let call = move |numbers: &mut Numbers| {
+        // Weights of about unit scale.
+        let step = if bits == 8 { 1.0 / 64.0 } else { 0.25 };
+        let mut params = Vec::new();
+        for _ in 0..n * groups {
+            params.extend([step * (1.5 + 0.5 * numbers.draw()), 0.5 * numbers.draw()]);
+        }
+        let mut args = vec![
+            vec![numbers.host(dtype, &[m, groups, length / per_byte, per_byte])?],
+            vec![bytes(numbers, DType::I8, &[n, groups, length / per_byte])?],
+            vec![HostTensor::from_f64(DType::F32, &[n, groups, 2], &params)?],
+        ];
+        args.extend(rest(numbers, dtype, [m, n], sums)?);
+        Ok(HostCall {
+            args,
+            attributes: vec![activation.attribute()],
+            scalars: vec![],
+        })
+    };
+    let bare = if sums { "" } else { ", no bias" };
+    let name = format!("{dtype} {m}x{groups}x{length}x{n} int{bits} {activation:?}{bare}");
+    Case::new("quantized_linear", name, call).operations(2.0, &[m, n, groups, length])
+}
+
+/// Bias, residual and result.
+fn rest(
+    numbers: &mut Numbers,
+    dtype: DType,
+    [m, n]: [i64; 2],
+    sums: bool,
+) -> Result<Vec<Vec<HostTensor>>> {
+    let (mut bias, mut residual) = (vec![], vec![]);
+    if sums {
+        bias.push(numbers.host(dtype, &[n])?);
+        residual.push(numbers.host(dtype, &[m, n])?);
+    }
+    Ok(vec![
+        bias,
+        residual,
+        vec![HostTensor::unwritten(dtype, &[m, n])],
+    ])
+}
+
+/// Every byte is as likely; those of large tensors come again.
+fn bytes(numbers: &mut Numbers, dtype: DType, shape: &[i64]) -> Result<HostTensor> {
+    const PERIOD: i64 = (1 << 16) - 1;
+    let count = shape.iter().product::<i64>();
+    let few = numbers
+        .integers(DType::U8, &[count.min(PERIOD)], 256)?
+        .bytes;
+    let count = usize::try_from(count).unwrap_or(0);
+    Ok(HostTensor {
+        dtype,
+        shape: shape.to_vec(),
+        bytes: few.iter().copied().cycle().take(count).collect(),
+    })
+}

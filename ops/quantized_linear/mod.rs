@@ -1,0 +1,114 @@
+//! Layers whose weights stay quantised: what few rows meet is read as its codes, which are fewer bytes.
+
+mod cases;
+mod reference;
+
+use ds_core::{Error, ErrorKind, Result, Stream, Tensor, op};
+
+use crate::{OpCell, activation::Activation, quantizer};
+
+pub(crate) use cases::cases;
+
+pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] =
+    &[("quantized_linear", reference::quantized_linear)];
+
+static QUANTIZED_LINEAR: OpCell = OpCell::new("quantized_linear");
+
+/// A layer with integer weights: `f(x w^T + bias) + residual`, where `w` is what
+/// [`quantize`](quantizer::quantize) made of a weight `[N, K]`, whose groups divide its rows.
+///
+/// # Shapes
+/// `x`: `[.., K]`, contiguous; `bias`: `[N]`, `residual`: as the result, `[.., N]`, contiguous. Groups of any
+/// size; those of 32, 64 and multiples of 128 values are read fastest.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+///
+/// # Upstream
+/// `mixed_gemm` of the cutlass ops, weights of 8 and 4 bits with a scale a column there;
+/// `quantized_linear` of `deepspeed/inference/quantization`, which makes whole weights before the product.
+pub fn quantized_linear(
+    stream: &Stream,
+    x: &Tensor,
+    w: &quantizer::Quantized,
+    bits: i64,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let per_byte = match bits {
+        8 => 1,
+        4 => 2,
+        other => return Err(refuse(format!("bits is {other}, it can be 8 or 4"))),
+    };
+    let layer = Layer::of(
+        x,
+        residual,
+        w.q.elements() * per_byte,
+        w.params.elements() / 2,
+    )?;
+    let Layer { n, groups, k, .. } = layer;
+    if groups * per_byte != 0 && k % (groups * per_byte) != 0 {
+        let text =
+            format!("groups of {k} / {groups} values fill no whole bytes of {bits} bits a value");
+        return Err(refuse(text));
+    }
+    let bytes = k.checked_div(groups * per_byte).unwrap_or(0);
+    let x = layer.x.reshape(&[layer.rows, groups, bytes, per_byte])?;
+    let q = w.q.reshape(&[n, groups, bytes])?;
+    let params = w.params.reshape(&[n, groups, 2])?;
+    let y = Tensor::empty(stream, x.dtype(), &[layer.rows, n])?;
+    let (bias, residual) = (bias.as_slice(), layer.residual.as_ref());
+    let args: [op::Args<'_>; 6] = [&[&x], &[&q], &[&params], bias, residual.as_slice(), &[&y]];
+    let attributes = [activation.attribute()];
+    op::launch(QUANTIZED_LINEAR.op()?, stream, &args, &attributes, &[])?;
+    y.reshape(&layer.shape)
+}
+
+/// The extents of a call.
+struct Layer {
+    x: Tensor,
+    residual: Option<Tensor>,
+    /// Of the result.
+    shape: Vec<i64>,
+    rows: i64,
+    n: i64,
+    k: i64,
+    /// Of a row of weights.
+    groups: i64,
+}
+
+impl Layer {
+    /// For weights of so many values and groups in all.
+    fn of(x: &Tensor, residual: Option<&Tensor>, values: i64, groups: i64) -> Result<Self> {
+        let Some((&k, outer)) = x.shape().split_last() else {
+            return Err(refuse("x has no dimensions, it has to have K".into()));
+        };
+        let n = values.checked_div(k).unwrap_or(0);
+        if n * k != values {
+            return Err(refuse(format!(
+                "the weights are {values} values, which are no rows of K = {k}"
+            )));
+        }
+        let of_row = groups.checked_div(n).unwrap_or(0);
+        if of_row * n != groups {
+            return Err(refuse(format!(
+                "{groups} groups do not divide among {n} rows of weights"
+            )));
+        }
+        let rows = outer.iter().product();
+        Ok(Self {
+            x: x.reshape(&[rows, k])?,
+            residual: residual.map(|r| r.reshape(&[rows, n])).transpose()?,
+            shape: [outer, &[n]].concat(),
+            rows,
+            n,
+            k,
+            groups: of_row,
+        })
+    }
+}
+
+fn refuse(why: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "run a quantized layer", why)
+}

@@ -1,0 +1,44 @@
+//! What the ops mean, in f64.
+
+use ds_core::{Error, ErrorKind, Result, op::HostCall};
+
+use crate::matmul::layer;
+
+/// `quantized_linear(x, q, params, bias, residual; kind) -> y`.
+pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
+    let x = call.one(0)?;
+    let [_, groups, bytes, per_byte] = x.shape[..] else {
+        return Err(refuse(format!("x is {:?}", x.shape)));
+    };
+    if per_byte != 1 && per_byte != 2 {
+        let text = format!("{per_byte} values in a byte; there are 1 of 8 bits or 2 of 4 bits");
+        return Err(refuse(text));
+    }
+    let (x, params) = (x.to_f64()?, call.one(2)?.to_f64()?);
+    let of = |byte: i64| {
+        let nibble = |half: i64| number(((half & 0xf) ^ 8) - 8);
+        if per_byte == 1 {
+            vec![number(byte)]
+        } else {
+            vec![nibble(byte), nibble(byte >> 4)]
+        }
+    };
+    let codes: Vec<f64> = call.one(1)?.to_i64()?.into_iter().flat_map(of).collect();
+    let length = usize::try_from(bytes * per_byte).unwrap_or(0);
+    let w: Vec<f64> = codes
+        .chunks(length.max(1))
+        .zip(params.chunks(2))
+        .flat_map(|(group, params)| group.iter().map(|q| q * params[0] + params[1]))
+        .collect();
+    let k = usize::try_from(groups).unwrap_or(0) * length;
+    layer(call, 3, &x, &w, k)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "bytes")]
+fn number(value: i64) -> f64 {
+    value as f64
+}
+
+fn refuse(why: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "run a quantized layer", why)
+}
