@@ -63,54 +63,57 @@ typedef struct sequence {
     int is_wrong;   /* its results are NaN */
 } sequence;
 
-/* Packed sequences have a table in the workspace: so many of them, whether the starts are wrong, and the
- * place of each and of their end. Tokens before the first and behind the last are sequences without keys.
- */
+/* Packed sequences have a table in the workspace: so many of them, whether the starts are wrong, the place of
+ * each and of their end, and the starts themselves, which are read once: who checks a number that another may
+ * change has checked nothing. Tokens before the first and behind the last are sequences without keys. */
 enum { TABLE_COUNT, TABLE_WRONG, TABLE_PLACES };
 
+static inline int64_t starts_at(const geometry *g) { return TABLE_PLACES + g->starts + 2; }
+
 static inline int64_t table_bytes(const geometry *g) {
-    return g->starts < 0 ? 0 : ds_div_up((TABLE_PLACES + g->starts + 3) * 8, DS_WORKSPACE_ALIGNMENT) * DS_WORKSPACE_ALIGNMENT;
+    const int64_t bytes = (starts_at(g) + 2 * g->starts) * 8;
+    return g->starts < 0 ? 0 : ds_div_up(bytes, DS_WORKSPACE_ALIGNMENT) * DS_WORKSPACE_ALIGNMENT;
 }
 
 /* Sequence `n` of the table. */
-OUT_OF_LINE sequence packed_sequence(const ds_call *call, const geometry *g, int starts, int64_t n) {
-    const ds_tensor *q = ds_arg_tensor(call, (uint32_t)starts, 0), *kv = ds_arg_tensor(call, (uint32_t)starts + 1, 0);
-    const int64_t *table = call->workspace;
+OUT_OF_LINE sequence packed_sequence(const int64_t *table, const geometry *g, int64_t n) {
+    const int64_t *q = table + starts_at(g), *kv = q + g->starts;
     sequence s = {.queries = g->queries, .unseen = g->all_keys, .is_wrong = (int)table[TABLE_WRONG]};
     if (s.is_wrong || g->starts == 0) return s;
     if (n > 0) {
-        s.first_query = ds_index_at(q, n - 1);
-        s.first_key = ds_index_at(kv, n - 1);
+        s.first_query = q[n - 1];
+        s.first_key = kv[n - 1];
     }
-    int64_t keys = (n < g->starts ? ds_index_at(kv, n) : g->all_keys) - s.first_key;
-    s.queries = (n < g->starts ? ds_index_at(q, n) : g->queries) - s.first_query;
+    int64_t keys = (n < g->starts ? kv[n] : g->all_keys) - s.first_key;
+    s.queries = (n < g->starts ? q[n] : g->queries) - s.first_query;
     int is_apart = n == 0 || n == g->starts;
     s.unseen = is_apart ? keys : 0;
     s.keys = is_apart || !g->keys ? 0 : keys;
     return s;
 }
 
-static inline int starts_are_wrong(const ds_tensor *t, int64_t n, int64_t tokens) {
+/* Copies starts; 1 where they descend or leave so many tokens. */
+static inline int copy_starts(int64_t *to, const ds_tensor *t, int64_t n, int64_t tokens) {
     int64_t before = 0;
     for (int64_t i = 0; i < n; i++) {
-        int64_t start = ds_index_at(t, i);
-        if (start < before || start > tokens) return 1;
-        before = start;
+        to[i] = ds_index_at(t, i);
+        if (to[i] < before || to[i] > tokens) return 1;
+        before = to[i];
     }
     return 0;
 }
 
 /* Writes the table, where a sequence takes a place for each `each` rows: a query of each of the heads
- * that share. With `each` 0 it takes one place, whatever its length. */
+ * that share. With `each` 0 it takes one place, whatever its length. `starts` is the argument of those of
+ * the queries. */
 OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
-    int64_t *table = call->workspace;
-    table[TABLE_WRONG] = starts_are_wrong(ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
-                         starts_are_wrong(ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
+    int64_t *table = call->workspace, *q = table + starts_at(g), place = 0;
+    table[TABLE_WRONG] = copy_starts(q, ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
+                         copy_starts(q + g->starts, ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
     table[TABLE_COUNT] = table[TABLE_WRONG] || g->starts == 0 ? 1 : g->starts + 1;
-    int64_t place = 0;
     for (int64_t n = 0; n < table[TABLE_COUNT]; n++) {
         table[TABLE_PLACES + n] = place;
-        int64_t rows = packed_sequence(call, g, starts, n).queries * g->shared;
+        int64_t rows = packed_sequence(table, g, n).queries * g->shared;
         place += each ? ds_div_up(rows, each) : 1;
     }
     table[TABLE_PLACES + table[TABLE_COUNT]] = place;
@@ -124,7 +127,7 @@ static inline int64_t places(const geometry *g, int64_t each) {
 }
 
 /* The sequence that has place `*place`, which becomes that within it. -1 queries where none has. */
-OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int starts, int64_t each, int64_t *place) {
+OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int64_t each, int64_t *place) {
     if (g->starts < 0) {
         int64_t of_one = each ? ds_div_up(g->queries * g->shared, each) : 1;
         sequence s = {.batch = *place / of_one, .queries = g->queries, .keys = g->keys};
@@ -140,7 +143,7 @@ OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int sta
         else high = middle;
     }
     *place -= first[low];
-    return packed_sequence(call, g, starts, low);
+    return packed_sequence(table, g, low);
 }
 
 /* The first element of head `head` of token `token`. */

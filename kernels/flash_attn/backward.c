@@ -259,7 +259,7 @@ static void run_item(near *p, const ds_call *call, const work *w, const layout *
     p->group = of / w->slots;
     p->head = first_head(g, p->group);
     p->shared = first_head(g, p->group + 1) - p->head;
-    p->s = sequence_at(call, g, at->starts, 0, &place);
+    p->s = sequence_at(call, g, 0, &place);
     if (p->s.queries < 0) return;
     p->slopes = ds_optional(call, (uint32_t)at->alibi);
     p->scale = (float)call->scalars[0].f;

@@ -65,7 +65,7 @@ OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const 
     const geometry *g = &w->g;
     int64_t place = item % w->slots;
     p->group = item / w->slots;
-    p->s = sequence_at(call, g, at->starts, w->each, &place);
+    p->s = sequence_at(call, g, w->each, &place);
     int64_t shared = first_head(g, p->group + 1) - first_head(g, p->group);
     p->first = place * w->each;
     p->rows = ds_min(w->each, p->s.queries * shared - p->first);

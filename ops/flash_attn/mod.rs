@@ -79,9 +79,9 @@ pub struct Attention {
 /// that it breaks.
 ///
 /// # Upstream
-/// `op_builder/xpu/flash_attn.py` hands the call to `PyTorch`, whose `is_causal` lets query `i` see
-/// keys up to `i` however many more there are; here as in flash-attn from 2.1 on, the last query sees
-/// the last key. There is no dropout of weights.
+/// `FlashAttentionBuilder` hands the call to `PyTorch`, whose `is_causal` lets query `i` see keys up
+/// to `i` however many more there are; here as in flash-attn from 2.1 on, the last query sees the last
+/// key. There is no dropout of weights.
 ///
 /// # Source
 /// Dao 2023, arXiv 2307.08691.

@@ -186,16 +186,18 @@ fn gradients_are_the_slopes() {
         let at = |x: &[Vec<f64>; 3]| [0, 1, 2].map(|index| upload(index, &x[index], is_batch));
         let forward = |x: &[Vec<f64>; 3]| {
             let [q, k, v] = at(x);
-            match is_batch {
-                true => flash_attn(s, &q, &k, &v, &config).unwrap(),
-                false => flash_attn_varlen(s, &q, &k, &v, starts, &config).unwrap(),
+            if is_batch {
+                flash_attn(s, &q, &k, &v, &config).unwrap()
+            } else {
+                flash_attn_varlen(s, &q, &k, &v, starts, &config).unwrap()
             }
         };
         let [q, k, v] = at(&x);
         let (of, d_o_tensor) = (forward(&x), upload(0, &d_o, is_batch));
-        let gradients = match is_batch {
-            true => flash_attn_backward(s, &d_o_tensor, &q, &k, &v, &of, &config),
-            false => flash_attn_varlen_backward(s, &d_o_tensor, &q, &k, &v, &of, starts, &config),
+        let gradients = if is_batch {
+            flash_attn_backward(s, &d_o_tensor, &q, &k, &v, &of, &config)
+        } else {
+            flash_attn_varlen_backward(s, &d_o_tensor, &q, &k, &v, &of, starts, &config)
         };
         let gradients = gradients.unwrap();
         let gradients = [gradients.dq, gradients.dk, gradients.dv];
@@ -371,9 +373,10 @@ fn a_nan_stays_in_its_row() {
     let (before, with) = (of(&before), of(&with));
     let (before, o) = (values(s, &before.o).unwrap(), values(s, &with.o).unwrap());
     for (index, (before, after)) in before.chunks(8).zip(o.chunks(8)).enumerate() {
-        match index == row {
-            true => assert!(after.iter().all(|v| v.is_nan())),
-            false => assert_eq!(before, after, "row {index}"),
+        if index == row {
+            assert!(after.iter().all(|v| v.is_nan()));
+        } else {
+            assert_eq!(before, after, "row {index}");
         }
     }
     let lse = values(s, &with.lse).unwrap();
