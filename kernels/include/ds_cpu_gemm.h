@@ -85,6 +85,23 @@ static __attribute__((noinline, unused)) void ds_turn(ds_vec line[DS_LANES]) {
     }
 }
 
+/* The sum of the lanes of each vector: that of vector l in lane l. Each round adds two halves of as many, and
+ * a bit of a vector's number becomes a bit of a lane's. */
+static __attribute__((noinline, unused)) ds_vec ds_lane_sums(const ds_vec v[DS_LANES]) {
+    ds_vec half[DS_LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < DS_LANES; i++) half[i] = v[i];
+#pragma GCC unroll 4
+    for (int n = DS_LANES / 2; n > 0; n /= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++) {
+            ds_vec2 both = ds_zip(half[i], half[i + n]);
+            half[i] = both.a + both.b;
+        }
+    }
+    return half[0];
+}
+
 /* Packs columns of a b of dtype t as `ds_gemm_add` finds them soonest: at most DS_GEMM_COLUMNS side by side
  * in f32 for each of `n` values of k, `stride` apart, and zeros in place of what `columns` lacks of them. In b
  * columns are `across` apart, values of k `along`. */

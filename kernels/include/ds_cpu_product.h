@@ -26,7 +26,7 @@ enum {
     DS_DIRECT_BYTES = 5 << 19,         /* of b, that the second level holds about */
     DS_SHARED_BYTES = 8 << 20,         /* of panels that are packed for all */
     DS_AHEAD_PACKED = 16,              /* values of k from what is read to what is fetched, */
-    DS_AHEAD_DIRECT = 4,               /* of which each begins a line of its own */
+    DS_AHEAD_LINES = 36,               /* the same in lines, where each k begins one of its own, */
     DS_AHEAD_BYTES = 1024,             /* the same where k runs along the lines, */
     DS_LINES = DS_GEMM_VECTORS,        /* of which so many are read at a time, */
     DS_DOT_COLUMNS = DS_GEMM_COLUMNS,  /* and so many in an item: whole vectors of results, too */
@@ -356,7 +356,8 @@ static const ds_shape *ds_product_shape_for(int64_t columns) {
 /* Panels of b as they are, all of k at once. */
 static void ds_product_run_direct(const ds_product *p, const ds_part *at) {
     ds_rest to = {at->c, at->c_across, p->t == DS_F32 && at->c_along == 1};
-    ds_block k = {at->b, p->b_along, DS_AHEAD_DIRECT * p->b_along, 0, p->k};
+    int64_t ahead = ds_max(1, DS_AHEAD_LINES * 64 / (p->columns_each * ds_size(p->t)));
+    ds_block k = {at->b, p->b_along, ahead * p->b_along, 0, p->k};
     const ds_shape *s = p->m <= DS_GEMM_ROWS ? DS_FEW[p->t][p->few] : ds_product_shape_for(at->columns);
     ds_product_pass(p, at, s, &k, 0, at->columns, to);
 }
@@ -383,8 +384,11 @@ static void ds_product_run_packed(const ds_product *p, const ds_part *at) {
     }
 }
 
-/* Rows of a by columns of b that are lines of n numbers: `rows` of the one by LINES of the other. */
-DS_INLINE void ds_product_dots(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, int rows, uint32_t t) {
+/* Rows of a by columns of b that are lines of n numbers: `rows` of the one by DS_LINES of the other. */
+DS_INLINE void ds_product_dots(ds_vec *to, const float *const *a, const void *const *b, int64_t n, int rows, uint32_t t) {
+    ds_vec sums[DS_GEMM_SUMS]; /* of its own: what others may point to would be stored at each step */
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * DS_LINES; i++) sums[i] = (ds_vec){0};
     for (int64_t k = 0; k < n; k += DS_LANES) {
         ds_vec right[DS_LINES];
 #pragma GCC unroll 4
@@ -395,10 +399,15 @@ DS_INLINE void ds_product_dots(ds_vec *sums, const float *const *a, const void *
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
             ds_vec left = ds_load(a[i], k, DS_F32);
+#if defined(__x86_64__) /* compilers would load it again for each product, which loads have no time for */
+            __asm__("" : "+v"(left));
+#endif
 #pragma GCC unroll 4
             for (int j = 0; j < DS_LINES; j++) sums[i * DS_LINES + j] = ds_vfma(left, right[j], sums[i * DS_LINES + j]);
         }
     }
+#pragma GCC unroll 24
+    for (int i = 0; i < rows * DS_LINES; i++) to[i] = sums[i];
 }
 
 static void ds_product_dots_of_1(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
@@ -413,21 +422,25 @@ static void ds_product_dots_of_all(ds_vec *sums, const float *const *a, const vo
 
 /* Few rows, and columns that are lines. */
 static void ds_product_run_dots(const ds_product *p, const ds_part *at) {
-    _Alignas(64) float results[DS_GEMM_ROWS * DS_DOT_COLUMNS];
+    enum { GROUPS = (DS_GEMM_ROWS * DS_LINES + DS_LANES - 1) / DS_LANES };
+    _Alignas(64) float results[DS_GEMM_ROWS * DS_DOT_COLUMNS], totals[GROUPS * DS_LANES];
+    ds_vec sums[GROUPS * DS_LANES] = {0};
     const float *a[DS_GEMM_ROWS];
+    const void *b[DS_LINES];
     for (int i = 0; i < DS_GEMM_ROWS; i++) a[i] = at->a + ds_min(i, at->rows - 1) * at->a_across;
-    int64_t whole = p->k / DS_LANES * DS_LANES;
+    int64_t whole = p->k / DS_LANES * DS_LANES, left = p->k - whole;
     for (int64_t column = 0; column < at->columns; column += DS_LINES) {
-        ds_vec sums[DS_GEMM_ROWS * DS_LINES] = {0};
-        const void *b[DS_LINES];
-        for (int j = 0; j < DS_LINES; j++) b[j] = ds_at(at->b, ds_min(column + j, at->columns - 1) * p->b_across, p->t);
+        int64_t columns = ds_min(DS_LINES, at->columns - column);
+        for (int j = 0; j < DS_LINES; j++) b[j] = ds_at(at->b, (column + ds_min(j, columns - 1)) * p->b_across, p->t);
         (p->few == 0 ? ds_product_dots_of_1 : p->few == 1 ? ds_product_dots_of_4 : ds_product_dots_of_all)(sums, a, b, whole, p->t);
-        for (int64_t i = 0; i < at->rows; i++)
-            for (int64_t j = 0; j < ds_min(DS_LINES, at->columns - column); j++) {
-                ds_vec sum = sums[i * DS_LINES + j], end = ds_load_first(p->k - whole, a[i], whole, DS_F32);
-                DS_WITH_FLOAT(t, p->t, sum += end * ds_load_first(p->k - whole, b[j], whole, t));
-                results[i * DS_DOT_COLUMNS + column + j] = (float)ds_vsum(sum);
+        for (int64_t i = 0; left > 0 && i < at->rows; i++)
+            for (int64_t j = 0; j < DS_LINES; j++) {
+                ds_vec end = ds_load_first(left, a[i], whole, DS_F32);
+                DS_WITH_FLOAT(t, p->t, sums[i * DS_LINES + j] += end * ds_load_first(left, b[j], whole, t));
             }
+        for (int64_t i = 0; i < at->rows * DS_LINES; i += DS_LANES) ds_store(totals, i, ds_lane_sums(sums + i), DS_F32);
+        for (int64_t i = 0; i < at->rows; i++)
+            for (int64_t j = 0; j < columns; j++) results[i * DS_DOT_COLUMNS + column + j] = totals[i * DS_LINES + j];
     }
     ds_product_settle(p, at, results, DS_DOT_COLUMNS, (ds_range){0, at->rows, 0, at->columns}, (ds_rest){0}, 1, 1);
 }

@@ -8,7 +8,7 @@ use ds_examples::sentence::{FETCH, SentenceEncoder, default_folder};
 use ds_tests::{cpu, sim};
 use serde::Deserialize;
 
-const FIXTURE: &str = include_str!("../../../tests/golden/sentence_encoder.json");
+const FIXTURE: &str = include_str!("../../../tests/golden/models/sentence_encoder.json");
 
 /// Six layers of products of up to 1536 terms, which both sides sum in f32 in orders of their own: tens
 /// of roundings of 2^-24 on elements of about 0.05.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::stream;
 
-const FIXTURE: &str = include_str!("../../golden/layers/transformer.json");
+const FIXTURE: &str = include_str!("../../golden/models/transformer.json");
 
 const DRAWS: RngState = RngState { seed: 3, offset: 8 };
 

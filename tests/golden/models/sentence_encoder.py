@@ -1,6 +1,6 @@
 """What sentence-transformers makes of 20 texts, written down as a small fixture.
 
-`python tests/golden/sentence_encoder.py FOLDER` makes `sentence_encoder.json` beside it from the model
+`python tests/golden/models/sentence_encoder.py FOLDER` makes `sentence_encoder.json` beside it from the model
 in FOLDER (examples/sentence_encoder/fetch.sh); `examples/tests/sentence_encoder/minilm.rs` holds the example against it.
 The versions that answered stand in the file.
 """

@@ -1,5 +1,5 @@
 """A layer of DeepSpeed's training kernel, which runs on CUDA alone, by its formula: in f64, with gradients by
-PyTorch. `python tests/golden/layers/transformer.py` makes `transformer.json`."""
+PyTorch. `python tests/golden/models/transformer.py` makes `transformer.json`."""
 import os, sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
