@@ -12,6 +12,7 @@ mod flash_attn;
 mod fp_quantizer;
 mod golden;
 mod grads;
+mod inference;
 mod matmul;
 mod moe;
 mod movement;
