@@ -407,6 +407,13 @@
   {0x5b, 0xfd, 0x58, 0xdd, 0x9a, 0x94, 0x26, 0xe4, \
    0x2f, 0x1a, 0xc3, 0xcf, 0x64, 0xb6, 0xe3, 0x29}
 
+// op grouped_matmul(x: T[R, K], w: T[E, N, K], starts: I[E1], bias: optional T[E, N], kind: static i64 = 0) -> (y: T[R, N]) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_GROUPED_MATMUL "grouped_matmul"
+#define DS_OP_GROUPED_MATMUL_SCHEMA_TEXT "155e822f1c7c61c1d3ac1ca0b8636d13"
+#define DS_OP_GROUPED_MATMUL_SCHEMA \
+  {0x15, 0x5e, 0x82, 0x2f, 0x1c, 0x7c, 0x61, 0xc1, \
+   0xd3, 0xac, 0x1c, 0xa0, 0xb8, 0x63, 0x6d, 0x13}
+
 // op top_k_gating(logits: T[R, E], n_tokens: optional i32[], scores: inout f32[R, K], assignments: inout i32[R, K], offsets: inout i32[R, K]) -> (expert_counts: i32[E]) where T: f32 | f16 | bf16
 #define DS_OP_TOP_K_GATING "top_k_gating"
 #define DS_OP_TOP_K_GATING_SCHEMA_TEXT "c213e851f0ed61143c90e281261f9871"

@@ -10,11 +10,15 @@ use crate::{OpCell, activation::Activation};
 pub(crate) use cases::cases;
 pub(crate) use reference::layer;
 
-pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] =
-    &[("matmul", reference::matmul), ("linear", reference::linear)];
+pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
+    ("matmul", reference::matmul),
+    ("linear", reference::linear),
+    ("grouped_matmul", reference::grouped_matmul),
+];
 
 static MATMUL: OpCell = OpCell::new("matmul");
 static LINEAR: OpCell = OpCell::new("linear");
+static GROUPED_MATMUL: OpCell = OpCell::new("grouped_matmul");
 
 /// `c = a b` for each matrix of the batch. A transposed operand is a view with its strides
 /// exchanged ([`Tensor::transpose`]); nothing is copied.
@@ -87,4 +91,60 @@ pub fn linear(
     let args = &[&[&x][..], &[w], bias, residual.as_slice(), &[&y]];
     op::launch(LINEAR.op()?, stream, args, &[activation.attribute()], &[])?;
     y.reshape(&shape)
+}
+
+/// Layers of experts: `f(x w[e]^T + bias[e])` for the rows of each expert, which lie one after the other.
+///
+/// Rows before the first expert's and behind the last one's are 0. `starts` is read on the device, when the
+/// call runs: where its numbers descend or leave the rows there are, all of the result is NaN.
+///
+/// The gradient of `x` is this op with `w.transpose(1, 2)` of the gradient of what `f` is applied to.
+///
+/// # Shapes
+/// `x`: `[R, K]`, `w`: `[E, N, K]`, with any strides; `starts`: `[E + 1]`, i32 or i64; `bias`: `[E, N]`. Gives
+/// `[R, N]`.
+///
+/// # Errors
+/// [`ds_core::ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+///
+/// # Upstream
+/// `moe_gemm` of the cutlass ops, which has f16 and bf16, takes where experts end, and follows whatever it
+/// reads there.
+pub fn grouped_matmul(
+    stream: &Stream,
+    x: &Tensor,
+    w: &Tensor,
+    starts: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (&[rows, _], &[experts, n, _]) = (x.shape(), w.shape()) else {
+        let text = format!(
+            "x is {:?} and w is {:?}: they have to be [R, K] and [E, N, K]",
+            x.shape(),
+            w.shape()
+        );
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "run grouped_matmul",
+            text,
+        ));
+    };
+    if starts.elements() != experts + 1 {
+        let text = format!(
+            "starts is {:?} for {experts} experts, it has to be [{}]",
+            starts.shape(),
+            experts + 1
+        );
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "run grouped_matmul",
+            text,
+        ));
+    }
+    let y = Tensor::empty(stream, x.dtype(), &[rows, n])?;
+    let args = &[&[x][..], &[w], &[starts], bias.as_slice(), &[&y]];
+    let attributes = [activation.attribute()];
+    op::launch(GROUPED_MATMUL.op()?, stream, args, &attributes, &[])?;
+    Ok(y)
 }

@@ -13,6 +13,7 @@ mod fp_quantizer;
 mod golden;
 mod grads;
 mod inference;
+mod grouped_matmul;
 mod matmul;
 mod moe;
 mod movement;
