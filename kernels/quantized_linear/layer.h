@@ -17,8 +17,8 @@ enum {
 
 typedef struct layer {
     ds_product p; /* first, as `pack` gets this one */
-    ds_tensor x;  /* as a matrix, */
-    int64_t extents[2], strides[2];
+    ds_tensor x, w;  /* as matrices; w's strides are none, because a number of it has no address */
+    int64_t extents[2], strides[2], w_extents[2], w_strides[2];
     const uint8_t *codes;
     const float *params; /* step and offset of each group, or its step alone */
     int64_t has_offset;
@@ -38,8 +38,10 @@ static void layer_extents(layer *l, const ds_tensor *x, const ds_tensor *codes) 
     l->extents[1] = l->p.k = l->strides[0] = l->groups * l->length;
     l->strides[1] = 1;
     l->p.a = &l->x;
-    l->p.b = codes;
-    l->p.n = codes->shape[0];
+    l->w = (ds_tensor){codes->data, l->w_extents, l->w_strides, 2, x->dtype};
+    l->w_extents[0] = l->p.n = codes->shape[0];
+    l->w_extents[1] = l->p.k;
+    l->p.b = &l->w;
     l->p.batch = 1;
     ds_product_go_about(&l->p);
     l->few = l->p.m <= FEW_ROWS && l->length % DS_LANES == 0;

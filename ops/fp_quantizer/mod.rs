@@ -9,6 +9,7 @@ use ds_schema::Attr;
 use crate::OpCell;
 
 pub(crate) use cases::cases;
+pub(crate) use reference::numbers;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("fp_quantize", reference::fp_quantize),
@@ -42,7 +43,7 @@ pub enum Format {
 
 impl Format {
     /// Codes, and the bytes that they fill.
-    fn packing(self) -> (i64, i64) {
+    pub(crate) fn packing(self) -> (i64, i64) {
         match self {
             Self::E2M1 => (2, 1),
             Self::E3M2 => (4, 3),
@@ -51,7 +52,7 @@ impl Format {
         }
     }
 
-    fn mantissa(self) -> Attr {
+    pub(crate) fn mantissa(self) -> Attr {
         Attr::I64(match self {
             Self::E2M1 => 1,
             Self::E3M2 | Self::E5M2 => 2,

@@ -96,6 +96,11 @@ impl Layout {
     }
 }
 
+/// The numbers that the codes of `packed[.., H, B]` stand for, as many of a part as `wide[.., H, P]` has.
+pub(crate) fn numbers(wide: &HostTensor, packed: &HostTensor, mantissa: i64) -> Result<Vec<f32>> {
+    Ok(Layout::of(wide, packed, mantissa)?.unpack(&packed.bytes))
+}
+
 /// `fp_quantize(x, codes, seed, offset, mantissa, stochastic) -> step`.
 pub(super) fn fp_quantize(call: &mut HostCall) -> Result<()> {
     let mantissa = HostCall::integer(&call.attributes, 0)?;

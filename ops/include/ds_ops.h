@@ -540,6 +540,13 @@
   {0x02, 0xd5, 0xb6, 0x33, 0xe6, 0x08, 0x07, 0xd0, \
    0xd2, 0xdd, 0x76, 0x90, 0xec, 0x9f, 0x30, 0x46}
 
+// op fp_linear(x: T[M, G, H, P], codes: u8[N, G, H, B], step: f32[N, G], bias: optional T[N], residual: optional T[M, N], kind: static i64 = 0, mantissa: static i64 = 3) -> (y: T[M, N]) where T: f32 | f16 | bf16
+#define DS_OP_FP_LINEAR "fp_linear"
+#define DS_OP_FP_LINEAR_SCHEMA_TEXT "dd2e5ea3db8fbaefb86633cc9f5d8564"
+#define DS_OP_FP_LINEAR_SCHEMA \
+  {0xdd, 0x2e, 0x5e, 0xa3, 0xdb, 0x8f, 0xba, 0xef, \
+   0xb8, 0x66, 0x33, 0xcc, 0x9f, 0x5d, 0x85, 0x64}
+
 // op quantize(x: T[G, H, P], symmetric: static bool = true) -> (q: i8[G, H], params: f32[G, 2]) where T: f32 | f16 | bf16
 #define DS_OP_QUANTIZE "quantize"
 #define DS_OP_QUANTIZE_SCHEMA_TEXT "02285ef67b7a0a77c4537f67754cdbac"

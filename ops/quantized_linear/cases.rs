@@ -5,6 +5,8 @@ use ds_core::{
     op::{Case, HostCall, HostTensor, Numbers, Size},
 };
 
+use ds_schema::Attr;
+
 use crate::activation::Activation;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
@@ -44,6 +46,16 @@ const LARGE: [Extents; 5] = [
     [128, 4096, 32, 128],
 ];
 
+/// Values in a part, its bytes, and bits of mantissa.
+const FORMATS: [[i64; 3]; 6] = [
+    [2, 1, 1],
+    [4, 3, 2],
+    [1, 1, 3],
+    [1, 1, 2],
+    [2, 3, 7],
+    [2, 3, 4],
+];
+
 pub(crate) fn cases(size: Size) -> Vec<Case> {
     let shapes: &[Extents] = match size {
         Size::Small => &SHAPES,
@@ -65,6 +77,21 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                 cases.push(layer([3, 50, 2, 128], Activation::Silu, false));
                 cases.push(layer([13, 50, 9, 128], Activation::Gelu, true));
                 cases.push(layer([13, 50, 2, 64], Activation::Gelu, true).transposed(&[4, 5]));
+            }
+        }
+        for format in FORMATS {
+            let layer = |shape, activation| floats(dtype, format, shape, activation);
+            if size != Size::Large {
+                cases.extend(
+                    shapes
+                        .iter()
+                        .map(|&shape| layer(shape, Activation::Identity)),
+                );
+                cases.push(layer([13, 50, 2, 64], Activation::Gelu).transposed(&[4, 5]));
+                continue;
+            }
+            for shape in [LARGE[0], LARGE[3], LARGE[4]] {
+                cases.push(layer(shape, Activation::Identity));
             }
         }
     }
@@ -97,6 +124,36 @@ fn integers(dtype: DType, bits: i64, shape: Extents, activation: Activation, sum
     let bare = if sums { "" } else { ", no bias" };
     let name = format!("{dtype} {m}x{groups}x{length}x{n} int{bits} {activation:?}{bare}");
     Case::new("quantized_linear", name, call).operations(2.0, &[m, n, groups, length])
+}
+
+fn floats(dtype: DType, format: [i64; 3], shape: Extents, activation: Activation) -> Case {
+    let ([per, bytes_each, mantissa], [m, n, groups, length]) = (format, shape);
+    let bits = 8 * bytes_each / per;
+    let call = move |numbers: &mut Numbers| {
+        // Most codes are small beside a group's greatest.
+        let exponent = i32::try_from(bits - 1 - mantissa).unwrap_or(0);
+        let scale = 2.0_f64.powi(-(1 << (exponent - 1)) + 1);
+        let step = |v: f64| scale * (1.5 + 0.5 * v);
+        let mut args = vec![
+            vec![numbers.host(dtype, &[m, groups, length / per, per])?],
+            vec![bytes(
+                numbers,
+                DType::U8,
+                &[n, groups, length / per, bytes_each],
+            )?],
+            vec![numbers.host_of(DType::F32, &[n, groups], step)?],
+        ];
+        args.extend(rest(numbers, dtype, [m, n], true)?);
+        Ok(HostCall {
+            args,
+            attributes: vec![activation.attribute(), Attr::I64(mantissa)],
+            scalars: vec![],
+        })
+    };
+    let name = format!(
+        "{dtype} {m}x{groups}x{length}x{n} {bits} bits, {mantissa} mantissa {activation:?}"
+    );
+    Case::new("fp_linear", name, call).operations(2.0, &[m, n, groups, length])
 }
 
 /// Bias, residual and result.

@@ -5,14 +5,17 @@ mod reference;
 
 use ds_core::{Error, ErrorKind, Result, Stream, Tensor, op};
 
-use crate::{OpCell, activation::Activation, quantizer};
+use crate::{OpCell, activation::Activation, fp_quantizer, quantizer};
 
 pub(crate) use cases::cases;
 
-pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] =
-    &[("quantized_linear", reference::quantized_linear)];
+pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
+    ("quantized_linear", reference::quantized_linear),
+    ("fp_linear", reference::fp_linear),
+];
 
 static QUANTIZED_LINEAR: OpCell = OpCell::new("quantized_linear");
+static FP_LINEAR: OpCell = OpCell::new("fp_linear");
 
 /// A layer with integer weights: `f(x w^T + bias) + residual`, where `w` is what
 /// [`quantize`](quantizer::quantize) made of a weight `[N, K]`, whose groups divide its rows.
@@ -62,6 +65,51 @@ pub fn quantized_linear(
     let args: [op::Args<'_>; 6] = [&[&x], &[&q], &[&params], bias, residual.as_slice(), &[&y]];
     let attributes = [activation.attribute()];
     op::launch(QUANTIZED_LINEAR.op()?, stream, &args, &attributes, &[])?;
+    y.reshape(&layer.shape)
+}
+
+/// A layer with weights of narrow floats: `f(x w^T + bias) + residual`, where `w` is what
+/// [`fp_quantize`](fp_quantizer::fp_quantize) made of a weight `[N, K]`, whose groups divide its rows.
+///
+/// # Shapes
+/// As of [`quantized_linear`]; groups of a multiple of 16 values are read fastest.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+///
+/// # Upstream
+/// `cuda_linear_kernels` of the inference core ops, which has E3M2 with a scale a column and f16; and
+/// `matmul_fp8` of `deepspeed/ops/fp_quantizer`, which has E4M3 and E5M2 with bf16.
+pub fn fp_linear(
+    stream: &Stream,
+    x: &Tensor,
+    w: &fp_quantizer::Quantized,
+    format: fp_quantizer::Format,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    let (per, bytes) = format.packing();
+    let layer = Layer::of(
+        x,
+        residual,
+        w.codes.elements() / bytes * per,
+        w.step.elements(),
+    )?;
+    let Layer { n, groups, k, .. } = layer;
+    if groups != 0 && k % (groups * per) != 0 {
+        let text = format!("groups of {k} / {groups} values fill no whole bytes of {format:?}");
+        return Err(refuse(text));
+    }
+    let parts = k.checked_div(groups * per).unwrap_or(0);
+    let x = layer.x.reshape(&[layer.rows, groups, parts, per])?;
+    let codes = w.codes.reshape(&[n, groups, parts, bytes])?;
+    let step = w.step.reshape(&[n, groups])?;
+    let y = Tensor::empty(stream, x.dtype(), &[layer.rows, n])?;
+    let (bias, residual) = (bias.as_slice(), layer.residual.as_ref());
+    let args: [op::Args<'_>; 6] = [&[&x], &[&codes], &[&step], bias, residual.as_slice(), &[&y]];
+    let attributes = [activation.attribute(), format.mantissa()];
+    op::launch(FP_LINEAR.op()?, stream, &args, &attributes, &[])?;
     y.reshape(&layer.shape)
 }
 

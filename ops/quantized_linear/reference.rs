@@ -2,7 +2,7 @@
 
 use ds_core::{Error, ErrorKind, Result, op::HostCall};
 
-use crate::matmul::layer;
+use crate::{fp_quantizer::numbers, matmul::layer};
 
 /// `quantized_linear(x, q, params, bias, residual; kind) -> y`.
 pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
@@ -29,6 +29,24 @@ pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
         .chunks(length.max(1))
         .zip(params.chunks(2))
         .flat_map(|(group, params)| group.iter().map(|q| q * params[0] + params[1]))
+        .collect();
+    let k = usize::try_from(groups).unwrap_or(0) * length;
+    layer(call, 3, &x, &w, k)
+}
+
+/// `fp_linear(x, codes, step, bias, residual; kind, mantissa) -> y`.
+pub(super) fn fp_linear(call: &mut HostCall) -> Result<()> {
+    let (x, codes) = (call.one(0)?, call.one(1)?);
+    let numbers = numbers(x, codes, HostCall::integer(&call.attributes, 1)?)?;
+    let [_, groups, parts, per] = x.shape[..] else {
+        return Err(refuse(format!("x is {:?}", x.shape)));
+    };
+    let length = usize::try_from(parts * per).unwrap_or(0);
+    let (x, step) = (x.to_f64()?, call.one(2)?.to_f64()?);
+    let w: Vec<f64> = numbers
+        .chunks(length.max(1))
+        .zip(&step)
+        .flat_map(|(group, step)| group.iter().map(move |number| f64::from(*number) * step))
         .collect();
     let k = usize::try_from(groups).unwrap_or(0) * length;
     layer(call, 3, &x, &w, k)

@@ -4,8 +4,9 @@
 use ds_core::{DType, ErrorKind, Tensor};
 use ds_ops::{
     activation::Activation,
+    fp_quantizer::{self, fp_dequantize, fp_quantize},
     matmul::linear,
-    quantized_linear::quantized_linear,
+    quantized_linear::{fp_linear, quantized_linear},
     quantizer::{Format, dequantize, quantize},
 };
 use ds_tests::{
@@ -61,6 +62,43 @@ fn a_layer_is_that_of_the_weights_values() {
             }
         }
     }
+}
+
+#[test]
+fn a_layer_of_narrow_floats_is_that_of_their_values() {
+    use fp_quantizer::Format::{E2M1, E3M2, E4M3, E4M7, E5M2, E7M4};
+    let s = stream();
+    for dtype in FLOATS {
+        for format in [E2M1, E3M2, E4M3, E5M2, E4M7, E7M4] {
+            for [groups, length] in GROUPS {
+                let (n, k) = (50, groups * length);
+                let mut numbers = Numbers::new(7);
+                let w = numbers.tensor(s, DType::F32, &[n, k]).unwrap();
+                let codes = fp_quantize(s, &w, n * groups, format, None).unwrap();
+                let whole = fp_dequantize(s, &codes, format, DType::F32).unwrap();
+                let whole = whole.reshape(&[n, k]).unwrap();
+                for m in ROWS {
+                    let x = numbers.tensor(s, dtype, &[m, k]).unwrap();
+                    let y = fp_linear(s, &x, &codes, format, None, None, Activation::Relu);
+                    let wide = tensor(s, DType::F32, x.shape(), &values(s, &x).unwrap()).unwrap();
+                    let want = linear(s, &wide, &whole, None, None, Activation::Relu).unwrap();
+                    let tolerance = if dtype == DType::F32 { 2e-4 } else { 8e-3 };
+                    let name = format!("{dtype} {format:?} {groups} x {length}, {m} rows");
+                    near(&name, &y.unwrap(), &want, tolerance);
+                }
+            }
+        }
+    }
+    let w = Numbers::new(8).tensor(s, DType::F32, &[6, 32]).unwrap();
+    let codes = fp_quantize(s, &w, 12, E3M2, None).unwrap();
+    let x = Tensor::empty(s, DType::F32, &[3, 31]).unwrap();
+    let error = fp_linear(s, &x, &codes, E3M2, None, None, Activation::Identity).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("192 values, which are no rows of K = 31"),
+        "{error}"
+    );
 }
 
 /// The last row's codes end where memory does; steps that are none, and numbers that are none, are told.

@@ -32,3 +32,19 @@ def quantized_linear(x, q, params, bias, residual, y, kind):
         product = torch.ops.aten._weight_int4pack_mm_for_cpu
         forms.append(lambda: f(product(flat, packed, width * 2, scales).add_(bias)).add_(residual))
     return forms
+
+
+def fp_linear(x, codes, step, bias, residual, y, kind, mantissa):
+    """PyTorch has no product of such weights, nor formats but those of 8 bits, which it makes whole."""
+    rows, groups, parts, per = x.shape
+    if codes.shape[3] != per:
+        return []
+    narrow = codes.view(torch.float8_e4m3fn if mantissa == 3 else torch.float8_e5m2)
+    flat, f, scale = x.reshape(rows, -1), FUNCTIONS[kind], step[..., None, None].to(x.dtype)
+    whole = torch.empty(codes.shape, dtype=x.dtype)
+
+    def expanded():
+        torch.mul(narrow.to(x.dtype), scale, out=whole)
+        return f(F.linear(flat, whole.view(len(whole), -1), bias)).add_(residual)
+
+    return [expanded]
