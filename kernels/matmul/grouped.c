@@ -46,6 +46,11 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->phase[1].grain = ds_max(1, DS_ITEM_FLOPS / (2 * ds_max(1, rows * WIDTH * g.all.k)));
 }
 
+/* Where the rows of an expert begin. Within all rows, even if another changes what has been checked. */
+static int64_t start_of(const grouped *g, int64_t expert) {
+    return ds_min(ds_max(0, ds_index_at(g->starts, expert)), g->all.m);
+}
+
 /* Whether starts ascend within the rows. */
 static int are_starts(const grouped *g) {
     int64_t before = 0;
@@ -106,10 +111,10 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
             if (expert == 0) fill(&g.all, 0, g.all.m, column, __builtin_nanf(""));
             continue;
         }
-        int64_t from = ds_index_at(g.starts, expert), to = expert < g.experts ? ds_index_at(g.starts, expert + 1) : from;
+        int64_t from = start_of(&g, expert), to = expert < g.experts ? start_of(&g, expert + 1) : from;
         if (expert == 0) {
             fill(&g.all, 0, from, column, 0);
-            fill(&g.all, ds_index_at(g.starts, g.experts), g.all.m, column, 0);
+            fill(&g.all, start_of(&g, g.experts), g.all.m, column, 0);
         }
         if (from < to) run_expert(call, &g, expert, from, to, column);
     }
