@@ -132,12 +132,18 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
                                numbers_fn numbers) {
     const uint8_t *codes[AT_ONCE];
     ds_vec sums[AT_ONCE];
+    const float *params[AT_ONCE];
+    const int64_t has_offset = l->has_offset, of_group = 1 + has_offset;
     int64_t vector_bytes = DS_LANES * l->bytes / l->per, k = 0, at = 0;
 #pragma GCC unroll 4
-    for (int j = 0; j < AT_ONCE; j++) codes[j] = codes_at(l, columns[j], 0), sums[j] = (ds_vec){0};
-    for (int64_t group = 0; group < l->groups; group++) {
+    for (int j = 0; j < AT_ONCE; j++) {
+        codes[j] = codes_at(l, columns[j], 0);
+        params[j] = l->params + columns[j] * l->groups * of_group;
+        sums[j] = (ds_vec){0};
+    }
+    for (int64_t group = 0, end = l->groups * of_group; group < end; group += of_group) {
         ds_vec parts[AT_ONCE] = {{0}}, sum = {0};
-        for (int64_t end = k + l->length; k < end; k += DS_LANES, at += vector_bytes) {
+        for (int64_t of_next = k + l->length; k < of_next; k += DS_LANES, at += vector_bytes) {
             ds_vec v = ds_load(x, k, DS_F32);
             sum += v;
 #pragma GCC unroll 4
@@ -148,9 +154,8 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
         }
 #pragma GCC unroll 4
         for (int j = 0; j < AT_ONCE; j++) {
-            affine of = affine_of(l, columns[j], group);
-            sums[j] = ds_vfma(parts[j], ds_splat(of.step), sums[j]);
-            if (l->has_offset) sums[j] = ds_vfma(sum, ds_splat(of.offset), sums[j]);
+            sums[j] = ds_vfma(parts[j], ds_splat(params[j][group]), sums[j]);
+            if (has_offset) sums[j] = ds_vfma(sum, ds_splat(params[j][group + 1]), sums[j]);
         }
     }
 #pragma GCC unroll 4

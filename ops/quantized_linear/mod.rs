@@ -78,7 +78,7 @@ pub fn quantized_linear(
 /// [`ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
 ///
 /// # Upstream
-/// `cuda_linear_kernels` of the inference core ops, which has E3M2 with a scale a column and f16; and
+/// The FP6 layer of the inference core ops, which has E3M2 with a scale a column and f16; and
 /// `matmul_fp8` of `deepspeed/ops/fp_quantizer`, which has E4M3 and E5M2 with bf16.
 pub fn fp_linear(
     stream: &Stream,
