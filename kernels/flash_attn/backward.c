@@ -9,7 +9,7 @@
  * one item, in their order. Where sequences and heads are few, panels are dealt to several items, each
  * with sums of its own.
  */
-#include "attention.h"
+#include "ds_cpu_attention.h"
 
 /* flash_attn_backward(do, q, k, v, o, lse, alibi, scale, ...) -> (dq, dk, dv) and
  * flash_attn_varlen_backward(do, q, k, v, o, lse, q_starts, kv_starts, alibi, scale, ...) -> (dq, dk, dv).

@@ -1,20 +1,28 @@
 /* What the ways of attention have in common: a call, a panel of its rows, and what these have seen.
  */
-#ifndef DS_FORWARD_H
-#define DS_FORWARD_H
+#ifndef DS_CPU_ATTEND_PANEL_H
+#define DS_CPU_ATTEND_PANEL_H
 
-#include "attention.h"
+#include "ds_cpu_attention.h"
 
-enum { Q, K, V };
+enum { Q /* the first argument of each call */ };
 
+typedef struct panel panel;
+
+/* In what calls differ. */
 typedef struct layout {
-    int starts, alibi, o, lse; /* arguments */
+    int starts, alibi, o, lse; /* arguments; -1 for none */
+    geometry (*geometry)(const ds_call *call);
+    /* Brings `n` keys of the panel's sequence and head from key `first` on near, and their values. */
+    void (*bring)(panel *p, const ds_call *call, const geometry *g, int64_t first, int64_t n);
+    int has_long_sequences; /* packed ones, too, are worth being parted */
 } layout;
 
 /* Scores start here: -infinity has no difference to itself. */
 #define LEAST (-0x1.fffffep127f)
 
 typedef struct work {
+    const layout *at;
     geometry g;
     int vectors;         /* of rows in a panel */
     int64_t each, slots; /* rows in a panel, panels for a head of keys */
@@ -23,7 +31,7 @@ typedef struct work {
 } work;
 
 /* A panel of rows and what they have seen so far. */
-typedef struct panel {
+struct panel {
     sequence s;
     int64_t group, first, rows;           /* rows of the sequence and head */
     int64_t from, end;                    /* keys that some row sees, */
@@ -37,7 +45,7 @@ typedef struct panel {
     _Alignas(64) float k[BLOCK * MOST_D + SLACK];
     _Alignas(64) float v[(BLOCK + WIDTH) * MOST_D]; /* and results of few rows behind them */
     _Alignas(64) float scores[BLOCK * WIDTH];
-} panel;
+};
 
 /* A row as a query and a head. */
 typedef struct row {

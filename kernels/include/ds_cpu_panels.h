@@ -1,8 +1,8 @@
 /* Rows and panels of attention, on a CPU: bringing tokens near in f32, turning rows into the lanes of
  * vectors and back, and the two products of a tile that all is made of.
  */
-#ifndef DS_PANELS_H
-#define DS_PANELS_H
+#ifndef DS_CPU_PANELS_H
+#define DS_CPU_PANELS_H
 
 #include "ds_cpu_math.h"
 #include "ds_cpu_gemm.h"

@@ -9,17 +9,15 @@
  * are a tile of keys x rows; a row's greatest score, its sum and its mask are then lanes of a few vectors.
  * Weights multiply values as they lie, into results that stay turned until all keys were seen. Blocks
  * begin at whole multiples, so that a row's bits do not depend on what shares its panel. Where a sequence
- * has few rows, few.h has another way.
+ * has few rows, ds_cpu_attend_few.h has another way.
  */
-#include "few.h"
+#ifndef DS_CPU_ATTEND_H
+#define DS_CPU_ATTEND_H
 
-/* flash_attn(q, k, v, alibi, scale, ...) -> (o, lse) and
- * flash_attn_varlen(q, k, v, q_starts, kv_starts, alibi, scale, ...) -> (o, lse).
- *
- * Phase 0: the table of packed sequences. Phase 1: an item is a panel, or one of its parts where panels
+#include "ds_cpu_attend_few.h"
+
+/* Phase 0: the table of packed sequences. Phase 1: an item is a panel, or one of its parts where panels
  * are few and keys many. Phase 2: puts parts together. */
-static const layout BATCH = {-1, 3, 4, 5}, PACKED = {3, 5, 6, 7};
-
 enum {
     ENOUGH_ITEMS = 32, /* below that keys are parted, */
     PART_KEYS = 512,   /* but not into fewer than these */
@@ -28,14 +26,14 @@ enum {
 };
 
 static work work_of(const ds_call *call, const layout *at) {
-    work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = VECTORS, .parts = 1, .part = MOST_TOKENS};
+    work w = {.at = at, .g = at->geometry(call), .vectors = VECTORS, .parts = 1, .part = MOST_TOKENS};
     const geometry *g = &w.g;
     int64_t sequences = g->starts < 0 ? 1 : ds_max(1, g->starts - 1);
     if (g->queries * g->shared <= sequences * DS_LANES) w.vectors = 1;
     w.each = w.vectors * DS_LANES;
     w.slots = places(g, w.each);
     int64_t items = ds_max(1, w.slots * g->groups);
-    if (g->starts < 0 && items < ENOUGH_ITEMS) {
+    if ((g->starts < 0 || at->has_long_sequences) && items < ENOUGH_ITEMS) {
         int64_t parts = ds_min(ds_min(g->keys / PART_KEYS, ds_div_up(2 * ENOUGH_ITEMS, items)), MOST_PARTS);
         if (parts > 1) {
             w.part = ds_div_up(ds_div_up(g->keys, parts), BLOCK) * BLOCK;
@@ -57,7 +55,7 @@ static void plan(const ds_call *call, ds_plan *out, const layout *at) {
     out->phase[1].grain = ds_max(1, CHUNK_FLOPS / flops);
     out->phase[2].items = w.parts > 1 ? items : 0;
     out->phase[2].grain = 1;
-    out->workspace_bytes = w.parts > 1 ? items * w.parts * w.partial * 4 : table_bytes(&w.g);
+    out->workspace_bytes = table_bytes(&w.g) + (w.parts > 1 ? items * w.parts * w.partial * 4 : 0);
 }
 
 /* Begins the panel of an item, without its queries; 0 where it has no rows. */
@@ -160,13 +158,11 @@ DS_INLINE void weigh(panel *p, int64_t n, const ds_vec *most, ds_vec *before, in
 
 /* Lets the rows see the keys from `from` to `end`. */
 DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end, int vectors) {
-    const tokens k = tokens_of(call, K), v = tokens_of(call, V);
     const int64_t d = w->g.d, stride = padded(d);
     bring_queries(p, call, w);
     for (int64_t first = from / BLOCK * BLOCK; first < end; first += BLOCK) {
         int64_t n = ds_min(BLOCK, end - first), whole = ds_div_up(n, TILE_ROWS) * TILE_ROWS;
-        bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
-        bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
+        w->at->bring(p, call, &w->g, first, n);
         __builtin_memset(p->k + n * stride, 0, (size_t)((whole - n) * stride) * 4);
         ds_vec most[VECTORS], before[VECTORS];
         for (int j = 0; j < vectors; j++) most[j] = p->most[j];
@@ -184,7 +180,7 @@ DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from
 OUT_OF_LINE void finish(panel *p, const ds_call *call, const work *w, const layout *at) {
     const geometry *g = &w->g;
     const tokens o = tokens_of(call, (uint32_t)at->o);
-    float *lse = ds_arg_tensor(call, (uint32_t)at->lse, 0)->data, logarithm[WIDTH];
+    float *lse = at->lse < 0 ? 0 : ds_arg_tensor(call, (uint32_t)at->lse, 0)->data, logarithm[WIDTH];
     const ds_vec none = ds_splat(p->s.is_wrong ? __builtin_nanf("") : 0);
     ds_vec scale[VECTORS];
     for (int j = 0; j < w->vectors; j++) {
@@ -200,13 +196,13 @@ OUT_OF_LINE void finish(panel *p, const ds_call *call, const work *w, const layo
         row r = row_at(w, p, i);
         int64_t query = p->s.first_query + r.query;
         put(token_at(&o, p->s.batch, query, r.head), p->k + i * padded(g->d), g->d, o.dtype);
-        lse[(p->s.batch * g->heads + r.head) * g->queries + query] = logarithm[i];
+        if (lse) lse[(p->s.batch * g->heads + r.head) * g->queries + query] = logarithm[i];
     }
 }
 
 /* Where part `part` of an item leaves its greatest scores, its sums and its results. */
 static float *partial_at(const ds_call *call, const work *w, int64_t item, int64_t part) {
-    return (float *)call->workspace + (item * w->parts + part) * w->partial;
+    return (float *)ds_at(call->workspace, table_bytes(&w->g), DS_I8) + (item * w->parts + part) * w->partial;
 }
 
 OUT_OF_LINE void leave(const panel *p, float *to, const work *w) {
@@ -263,5 +259,4 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
     }                                                                                               \
     DS_KERNEL(symbol, plan_##symbol, run_##symbol)
 
-KERNEL(ds_flash_attn, BATCH);
-KERNEL(ds_flash_attn_varlen, PACKED);
+#endif

@@ -3,10 +3,10 @@
  * Limit: memory, keys and values once. A tile would have most of its columns empty, so here it is keys
  * that lie on the lanes: products of a head become scores by turning them, a vector of keys at a time.
  */
-#ifndef DS_FEW_H
-#define DS_FEW_H
+#ifndef DS_CPU_ATTEND_FEW_H
+#define DS_CPU_ATTEND_FEW_H
 
-#include "forward.h"
+#include "ds_cpu_attend_panel.h"
 
 enum { FEW_ROWS = 4 /* more of a sequence and head of keys are cheaper in a tile */ };
 
@@ -71,7 +71,7 @@ OUT_OF_LINE float weigh_few(panel *p, const float *q, int64_t i, int64_t first, 
 
 /* As `attend`, for few rows. */
 OUT_OF_LINE void attend_few(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end) {
-    const tokens k = tokens_of(call, K), v = tokens_of(call, V), q = tokens_of(call, Q);
+    const tokens q = tokens_of(call, Q);
     const int64_t d = w->g.d, stride = padded(d);
     float *o = p->v + BLOCK * stride; /* rows */
     bring_rows(p->q, &q, &w->g, &p->s, p->group, p->first, p->rows);
@@ -81,8 +81,7 @@ OUT_OF_LINE void attend_few(panel *p, const ds_call *call, const work *w, int64_
     }
     for (int64_t first = from / BLOCK * BLOCK; first < end; first += BLOCK) {
         int64_t n = ds_min(BLOCK, end - first);
-        bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
-        bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
+        w->at->bring(p, call, &w->g, first, n);
         for (int64_t i = 0; i < p->rows; i++) {
             float before = weigh_few(p, p->q + i * stride, i, first, n, d);
             for (int64_t c = 0; c < stride; c += 4 * DS_LANES) {

@@ -1,10 +1,10 @@
 /* What attention and its gradient share, on a CPU: which queries and keys belong together, and
  * which of them see each other.
  */
-#ifndef DS_ATTENTION_H
-#define DS_ATTENTION_H
+#ifndef DS_CPU_ATTENTION_H
+#define DS_CPU_ATTENTION_H
 
-#include "panels.h"
+#include "ds_cpu_panels.h"
 
 enum { MOST_TOKENS = 1 << 30 /* of a sequence, says kernel.json: their differences are i32 */ };
 
@@ -21,15 +21,24 @@ static inline tokens tokens_of(const ds_call *call, uint32_t arg) {
     return (tokens){t->data, t->ndim == 4 ? t->strides[0] : 0, strides[0], strides[1], t->dtype};
 }
 
+typedef struct sequence sequence;
+
 /* What a call is about. */
-typedef struct geometry {
+typedef struct geometry geometry;
+struct geometry {
     int64_t batch, queries, keys; /* of a batch each; of packed sequences, all together */
     int64_t all_keys;             /* even where no head has them */
     int64_t heads, groups, d;     /* at least one group: one without keys stands for none */
     int64_t shared;               /* most heads of queries that share one of keys */
     int64_t left, right;          /* of the window, -1 for no end */
     int64_t starts;               /* of packed sequences; -1 where there is a batch */
-} geometry;
+    /* Of packed sequences: copies what tells of them to the table, 1 where it is wrong; and reads one there. */
+    int (*copy)(int64_t *to, const ds_call *call, const geometry *g, int starts);
+    sequence (*packed)(const int64_t *table, const geometry *g, int64_t n);
+};
+
+static int copy_pairs(int64_t *to, const ds_call *call, const geometry *g, int starts);
+static sequence packed_sequence(const int64_t *table, const geometry *g, int64_t n);
 
 /* `q` and `k` are the arguments, `starts` that of the queries' in a call of packed sequences, else -1. */
 static inline geometry geometry_of(const ds_call *call, uint32_t q_arg, uint32_t k_arg, int starts) {
@@ -44,7 +53,9 @@ static inline geometry geometry_of(const ds_call *call, uint32_t q_arg, uint32_t
                   .d = of_q[2],
                   .left = ds_min(call->attributes[1].i, MOST_TOKENS),
                   .right = call->attributes[0].i ? 0 : ds_min(call->attributes[2].i, MOST_TOKENS),
-                  .starts = starts < 0 ? -1 : ds_row_length(ds_arg_tensor(call, (uint32_t)starts, 0))};
+                  .starts = starts < 0 ? -1 : ds_row_length(ds_arg_tensor(call, (uint32_t)starts, 0)),
+                  .copy = copy_pairs,
+                  .packed = packed_sequence};
     if (g.groups == 0) {
         g.groups = 1;
         g.keys = 0;
@@ -57,11 +68,11 @@ static inline geometry geometry_of(const ds_call *call, uint32_t q_arg, uint32_t
 static inline int64_t first_head(const geometry *g, int64_t group) { return ds_div_up(group * g->heads, g->groups); }
 
 /* Tokens that see each other alone. */
-typedef struct sequence {
+struct sequence {
     int64_t batch, first_query, queries, first_key, keys;
     int64_t unseen; /* keys from `first_key` on that stand alone, where `keys` is 0 */
     int is_wrong;   /* its results are NaN */
-} sequence;
+};
 
 /* Packed sequences have a table in the workspace: so many of them, whether the starts are wrong, the place of
  * each and of their end, and the starts themselves, which are read once: who checks a number that another may
@@ -103,17 +114,21 @@ static inline int copy_starts(int64_t *to, const ds_tensor *t, int64_t n, int64_
     return 0;
 }
 
+OUT_OF_LINE int copy_pairs(int64_t *to, const ds_call *call, const geometry *g, int starts) {
+    return copy_starts(to, ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
+           copy_starts(to + g->starts, ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
+}
+
 /* Writes the table, where a sequence takes a place for each `each` rows: a query of each of the heads
  * that share. With `each` 0 it takes one place, whatever its length. `starts` is the argument of those of
  * the queries. */
 OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
-    int64_t *table = call->workspace, *q = table + starts_at(g), place = 0;
-    table[TABLE_WRONG] = copy_starts(q, ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
-                         copy_starts(q + g->starts, ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
+    int64_t *table = call->workspace, place = 0;
+    table[TABLE_WRONG] = g->copy(table + starts_at(g), call, g, starts);
     table[TABLE_COUNT] = table[TABLE_WRONG] || g->starts == 0 ? 1 : g->starts + 1;
     for (int64_t n = 0; n < table[TABLE_COUNT]; n++) {
         table[TABLE_PLACES + n] = place;
-        int64_t rows = packed_sequence(table, g, n).queries * g->shared;
+        int64_t rows = g->packed(table, g, n).queries * g->shared;
         place += each ? ds_div_up(rows, each) : 1;
     }
     table[TABLE_PLACES + table[TABLE_COUNT]] = place;
@@ -143,7 +158,7 @@ OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int64_t
         else high = middle;
     }
     *place -= first[low];
-    return packed_sequence(table, g, low);
+    return g->packed(table, g, low);
 }
 
 /* The first element of head `head` of token `token`. */
