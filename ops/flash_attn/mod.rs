@@ -9,6 +9,7 @@ use ds_schema::Attr;
 use crate::OpCell;
 
 pub(crate) use cases::cases;
+pub(crate) use reference::Mask;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("flash_attn", reference::flash_attn),
@@ -41,14 +42,14 @@ pub struct AttentionConfig<'a> {
 }
 
 impl AttentionConfig<'_> {
-    fn attributes(&self) -> [Attr; 3] {
+    pub(crate) fn attributes(&self) -> [Attr; 3] {
         let window = |end: Option<u32>| Attr::I64(end.map_or(-1, i64::from));
         let (left, right) = (window(self.window_left), window(self.window_right));
         [Attr::Bool(self.causal), left, right]
     }
 
     #[allow(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
-    fn scale(&self, q: &Tensor) -> Attr {
+    pub(crate) fn scale(&self, q: &Tensor) -> Attr {
         let d = q.shape().last().map_or(1, |&d| d.max(1));
         Attr::F64(self.scale.unwrap_or_else(|| 1.0 / (d as f64).sqrt()))
     }
@@ -279,7 +280,7 @@ pub fn flash_attn_varlen_backward(
 }
 
 /// That every head of keys serves as many of the queries; no rule of a schema can say so.
-fn check_heads(op: &'static str, q: &Tensor, k: &Tensor) -> Result<()> {
+pub(crate) fn check_heads(op: &'static str, q: &Tensor, k: &Tensor) -> Result<()> {
     let heads = |t: &Tensor| t.shape().iter().rev().nth(1).copied().unwrap_or(0);
     let (h, g) = (heads(q), heads(k));
     if h == 0 || (g > 0 && h % g == 0) {

@@ -9,14 +9,14 @@ use ds_core::{
 
 /// Which keys a query sees, from the static attributes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mask {
-    pub(super) causal: bool,
-    pub(super) left: i64,
-    pub(super) right: i64,
+pub(crate) struct Mask {
+    pub(crate) causal: bool,
+    pub(crate) left: i64,
+    pub(crate) right: i64,
 }
 
 impl Mask {
-    fn of(call: &HostCall) -> Result<Self> {
+    pub(crate) fn of(call: &HostCall) -> Result<Self> {
         Ok(Self {
             causal: call.flag(0)?,
             left: HostCall::integer(&call.attributes, 1)?,
@@ -25,7 +25,7 @@ impl Mask {
     }
 
     /// The keys, of `keys`, that query `i` of `queries` sees.
-    pub(super) fn keys_of(self, i: i64, queries: i64, keys: i64) -> Range<i64> {
+    pub(crate) fn keys_of(self, i: i64, queries: i64, keys: i64) -> Range<i64> {
         let meets = i + keys - queries;
         let right = if self.causal { 0 } else { self.right };
         let end = match right {
