@@ -163,8 +163,191 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             let case = case.operations(of_each(heads), &[heads.h * scores]);
             cases.push(case.traffic(traffic(dtype, batch, heads)));
         }
+        cases.extend(appends(size, dtype));
+        cases.extend(rows(size, dtype));
     }
     cases
+}
+
+/// Tables of a call: rows, points and whether these are neighbours.
+type Tables = Option<(i64, i64, bool)>;
+
+fn appends(size: Size, dtype: DType) -> Vec<Case> {
+    let prompts = batch(&[(512, 512); 8], 64, 16);
+    let calls: Vec<(Batch, Heads)> = match size {
+        Size::Small => calls(size),
+        Size::Cached => vec![(batch(&[(4, 60); 8], 16, 4), heads(8, 2, 64, CAUSAL))],
+        Size::Large => vec![(prompts, LLAMA)],
+    };
+    let mut cases = Vec::new();
+    for (index, (batch, heads)) in calls.into_iter().enumerate() {
+        let of = [DType::I32, DType::I64][index % 2];
+        let half = heads.d / 2;
+        let tables: &[Tables] = match size {
+            // Some tokens are behind the short ones.
+            Size::Small => &[None, Some((40, half, false)), Some((2048, half / 2, true))],
+            _ => &[None, Some((1024, half, false)), Some((1024, half, true))],
+        };
+        for &tables in tables {
+            let turns = match tables {
+                None => "as it is".into(),
+                Some((rows, points, interleaved)) => {
+                    format!("turned by {rows} x {points}, interleaved {interleaved}")
+                }
+            };
+            let name = format!("{}, {turns}", told(dtype, of, batch, heads));
+            let case = Case::new("kv_append", name, move |n| {
+                kv_append(n, dtype, of, batch, heads, tables)
+            });
+            let turned = if tables.is_some() { 3.0 } else { 0.0 };
+            let tokens: i64 = batch.sequences.iter().map(|s| s.0).sum();
+            let case = case.operations(turned, &[tokens, heads.h + heads.g, heads.d]);
+            cases.push(case.traffic(append_traffic(dtype, batch, heads, tables.is_some())));
+        }
+    }
+    cases
+}
+
+/// Keys and values once each way, and queries where they are turned.
+fn append_traffic(dtype: DType, batch: Batch, heads: Heads, turned: bool) -> Traffic {
+    let queries = if turned { heads.h } else { 0 };
+    let tokens: i64 = batch.sequences.iter().map(|s| s.0).sum();
+    let elements = (tokens * (queries + 2 * heads.g) * heads.d).unsigned_abs();
+    let bytes = elements * dtype.size_bytes() as u64;
+    Traffic {
+        read_bytes: bytes,
+        written_bytes: bytes,
+    }
+}
+
+fn kv_append(
+    numbers: &mut Numbers,
+    dtype: DType,
+    of: DType,
+    batch: Batch,
+    heads: Heads,
+    tables: Tables,
+) -> Result<HostCall> {
+    let Heads { h, g, d, .. } = heads;
+    let (tokens, lists) = sequences(of, batch)?;
+    let mut args = vec![
+        vec![numbers.host(dtype, &[tokens, h, d])?],
+        vec![numbers.host(dtype, &[blocks(batch), batch.each, 2, g, d])?],
+        vec![numbers.host(dtype, &[tokens, g, d])?],
+        vec![numbers.host(dtype, &[tokens, g, d])?],
+    ];
+    args.extend(lists);
+    for _ in 0..2 {
+        let table = tables.map(|(rows, points, _)| numbers.host(DType::F32, &[rows, points]));
+        args.push(table.into_iter().collect::<Result<_>>()?);
+    }
+    let interleaved = tables.is_some_and(|(_, _, interleaved)| interleaved);
+    Ok(HostCall {
+        args,
+        attributes: vec![Attr::Bool(interleaved)],
+        scalars: vec![],
+    })
+}
+
+/// Embeddings and last rows of the batches; `d` around vectors.
+fn rows(size: Size, dtype: DType) -> Vec<Case> {
+    let prompts = batch(&[(1024, 100); 8], 64, 32);
+    let calls: Vec<(Batch, i64)> = match size {
+        Size::Small => {
+            let wrong = [Wrong::Descent, Wrong::End, Wrong::Count];
+            let wrong = wrong.map(|wrong| Batch { wrong, ..BATCHES[0] });
+            let each = BATCHES.into_iter().chain(wrong);
+            each.flat_map(|b| [(b, 40), (b, 131), (b, 0)]).collect()
+        }
+        Size::Cached => vec![(batch(&[(16, 4); 4], 16, 4), 512)],
+        Size::Large => vec![(prompts, 4096)],
+    };
+    let mut cases = Vec::new();
+    for (index, (batch, d)) in calls.into_iter().enumerate() {
+        let of = [DType::I32, DType::I64][index % 2];
+        let Batch {
+            sequences, wrong, ..
+        } = batch;
+        let name = format!("{dtype} {sequences:?} {of} x {d}, wrong {wrong:?}");
+        let embed = move |n: &mut Numbers| ragged_embed(n, dtype, of, batch, d, size);
+        let tokens: i64 = sequences.iter().map(|s| s.0).sum();
+        let case = Case::new("ragged_embed", name.clone(), embed);
+        let moved = row_traffic(dtype, [2 * tokens, tokens + 2 * PADDING], d);
+        cases.push(case.operations(1.0, &[tokens, d]).traffic(moved));
+        let last = move |n: &mut Numbers| logits_gather(n, dtype, of, batch, d);
+        let count = i64::try_from(sequences.len()).unwrap_or(0);
+        let case = Case::new("logits_gather", name, last);
+        cases.push(case.traffic(row_traffic(dtype, [count; 2], d)));
+    }
+    cases
+}
+
+/// Rows read and written.
+fn row_traffic(dtype: DType, rows: [i64; 2], d: i64) -> Traffic {
+    let [read_bytes, written_bytes] =
+        rows.map(|rows| (rows * d).unsigned_abs() * dtype.size_bytes() as u64);
+    Traffic {
+        read_bytes,
+        written_bytes,
+    }
+}
+
+fn ragged_embed(
+    numbers: &mut Numbers,
+    dtype: DType,
+    of: DType,
+    batch: Batch,
+    d: i64,
+    size: Size,
+) -> Result<HostCall> {
+    // Of the small tables some tokens are behind the last row, and some ids are none.
+    let (words, rows, none, offset) = match size {
+        Size::Small => (50, 60, 3, 2),
+        _ => (8192, 2048, 0, 2),
+    };
+    let (tokens, mut lists) = sequences(of, batch)?;
+    lists.pop();
+    let mut args = vec![
+        vec![numbers.host(dtype, &[words, d])?],
+        vec![numbers.integers(DType::I32, &[tokens], words + none)?],
+        vec![numbers.host(dtype, &[rows, d])?],
+    ];
+    args.extend(lists);
+    args.push(vec![HostTensor::unwritten(dtype, &[tokens, d])]);
+    Ok(HostCall {
+        args,
+        attributes: vec![],
+        scalars: vec![Attr::I64(offset)],
+    })
+}
+
+fn logits_gather(
+    numbers: &mut Numbers,
+    dtype: DType,
+    of: DType,
+    batch: Batch,
+    d: i64,
+) -> Result<HostCall> {
+    let (tokens, lists) = sequences(of, batch)?;
+    let starts = lists[0][0].to_i64()?;
+    #[allow(clippy::cast_precision_loss, reason = "indices are small")]
+    let part = |part: &[i64]| {
+        let values: Vec<f64> = part.iter().map(|&start| start as f64).collect();
+        let shape = [i64::try_from(part.len()).unwrap_or(0)];
+        HostTensor::from_f64(of, &shape, &values)
+    };
+    let sequences = starts.len().saturating_sub(1);
+    let (first, end) = (&starts[..sequences], &starts[starts.len() - sequences..]);
+    Ok(HostCall {
+        args: vec![
+            vec![numbers.host(dtype, &[tokens, d])?],
+            vec![part(first)?],
+            vec![part(end)?],
+            vec![HostTensor::unwritten(dtype, &[i64::try_from(sequences).unwrap_or(0), d])],
+        ],
+        attributes: vec![],
+        scalars: vec![],
+    })
 }
 
 fn told(dtype: DType, of: DType, batch: Batch, heads: Heads) -> String {

@@ -8,9 +8,9 @@ use ds_core::{
 use crate::flash_attn::Mask;
 
 /// The sequences of a batch, and where their tokens lie in the cache.
-pub(super) struct Batch {
+struct Batch {
     /// Nothing where the starts are wrong.
-    pub(super) sequences: Option<Vec<Sequence>>,
+    sequences: Option<Vec<Sequence>>,
     /// Of the table: rows of so many blocks.
     blocks: Vec<i64>,
     row: usize,
@@ -20,32 +20,39 @@ pub(super) struct Batch {
 }
 
 /// The tokens of a sequence that are in the batch.
-pub(super) struct Sequence {
+struct Sequence {
     index: usize,
-    pub(super) first: usize,
-    pub(super) tokens: usize,
-    pub(super) seen: i64,
+    first: usize,
+    tokens: usize,
+    seen: i64,
 }
 
-impl Batch {
-    /// Of a call whose argument `cache` is the cache, and `starts` and those behind it tell of the
-    /// sequences of `tokens`.
-    pub(super) fn of(call: &HostCall, cache: usize, starts: usize, tokens: i64) -> Result<Self> {
-        let (cache, blocks) = (&call.one(cache)?.shape, call.one(starts + 2)?);
-        let starts_of = call.one(starts)?.to_i64()?;
-        let seen = call.one(starts + 1)?.to_i64()?;
-        let is_right = starts_of.len() == seen.len() + 1
-            && starts_of.is_sorted()
-            && starts_of.iter().all(|s| (0..=tokens).contains(s));
-        let pairs = starts_of.windows(2).zip(&seen).enumerate();
-        let sequence = |(index, (pair, &seen)): (usize, (&[i64], &i64))| Sequence {
+impl Sequence {
+    /// Those that lie in so many tokens; nothing where starts are wrong.
+    fn all(starts: &[i64], seen: &[i64], tokens: i64) -> Option<Vec<Self>> {
+        let is_right = starts.len() == seen.len() + 1
+            && starts.is_sorted()
+            && starts.iter().all(|s| (0..=tokens).contains(s));
+        let sequence = |(index, (pair, &seen)): (usize, (&[i64], &i64))| Self {
             index,
             first: usize::try_from(pair[0]).unwrap_or(0),
             tokens: usize::try_from(pair[1] - pair[0]).unwrap_or(0),
             seen,
         };
+        let pairs = starts.windows(2).zip(seen).enumerate();
+        is_right.then(|| pairs.map(sequence).collect())
+    }
+}
+
+impl Batch {
+    /// Of a call whose argument `cache` is the cache, and `starts` and those behind it tell of the
+    /// sequences of `tokens`.
+    fn of(call: &HostCall, cache: usize, starts: usize, tokens: i64) -> Result<Self> {
+        let (cache, blocks) = (&call.one(cache)?.shape, call.one(starts + 2)?);
+        let starts_of = call.one(starts)?.to_i64()?;
+        let seen = call.one(starts + 1)?.to_i64()?;
         Ok(Self {
-            sequences: is_right.then(|| pairs.map(sequence).collect()),
+            sequences: Sequence::all(&starts_of, &seen, tokens),
             blocks: blocks.to_i64()?,
             row: usize::try_from(blocks.shape[1]).unwrap_or(0),
             count: cache[0],
@@ -54,7 +61,7 @@ impl Batch {
     }
 
     /// The place in the cache, counted in tokens, of token `token` of a sequence.
-    pub(super) fn place(&self, of: &Sequence, token: i64) -> Option<usize> {
+    fn place(&self, of: &Sequence, token: i64) -> Option<usize> {
         let block = usize::try_from(token.checked_div(self.each)?).ok()?;
         let block = *self.blocks[of.index * self.row..][..self.row].get(block)?;
         let place = block.checked_mul(self.each)? + token % self.each;
@@ -69,7 +76,7 @@ impl Batch {
 }
 
 /// Extents `dims` from the last one of an argument.
-pub(super) fn extents<const N: usize>(tensor: &HostTensor) -> [usize; N] {
+fn extents<const N: usize>(tensor: &HostTensor) -> [usize; N] {
     let first = tensor.shape.len() - N;
     std::array::from_fn(|dim| usize::try_from(tensor.shape[first + dim]).unwrap_or(0))
 }
@@ -139,4 +146,128 @@ fn attend(o: &mut [f64], values: &[f64], scores: &[(usize, f64)]) {
             *o += weight * v;
         }
     }
+}
+
+/// The tables of a call that turns; `[positions, points]`.
+struct Angles {
+    cos: Vec<f64>,
+    sin: Vec<f64>,
+    rows: usize,
+    points: usize,
+    interleaved: bool,
+}
+
+impl Angles {
+    fn of(call: &HostCall, cos: usize) -> Result<Option<Self>> {
+        let ([cos], [sin]) = (&call.args[cos][..], &call.args[cos + 1][..]) else {
+            return Ok(None);
+        };
+        let [rows, points] = extents(cos);
+        Ok(Some(Self {
+            cos: cos.to_f64()?,
+            sin: sin.to_f64()?,
+            rows,
+            points,
+            interleaved: call.flag(0)?,
+        }))
+    }
+
+    fn turn(&self, head: &mut [f64], position: usize) {
+        for point in 0..self.points.min(head.len() / 2) {
+            let (a, b) = match self.interleaved {
+                true => (2 * point, 2 * point + 1),
+                false => (point, self.points.min(head.len() / 2) + point),
+            };
+            let at = position * self.points + point;
+            let (c, s) = (self.cos[at], self.sin[at]);
+            (head[a], head[b]) = (head[a] * c - head[b] * s, head[b] * c + head[a] * s);
+        }
+    }
+}
+
+/// `kv_append(q, cache, k, v, q_starts, seen, blocks, cos, sin, interleaved)`.
+pub(super) fn kv_append(call: &mut HostCall) -> Result<()> {
+    let [_, heads, d] = extents(call.one(0)?);
+    let [_, groups, _] = extents(call.one(2)?);
+    let batch = Batch::of(call, 1, 4, call.one(0)?.shape[0])?;
+    let angles = Angles::of(call, 7)?;
+    let [mut q, mut cache] = [call.one(0)?.to_f64()?, call.one(1)?.to_f64()?];
+    let [k, v] = [call.one(2)?.to_f64()?, call.one(3)?.to_f64()?];
+    if batch.sequences.is_none() {
+        q.fill(f64::NAN);
+    }
+    for sequence in batch.sequences.iter().flatten() {
+        for (i, token) in (sequence.first..).take(sequence.tokens).enumerate() {
+            let position = usize::try_from(sequence.seen).ok().map(|seen| seen + i);
+            let is_told = |p: &usize| angles.as_ref().is_none_or(|a| *p < a.rows);
+            let position = position.filter(is_told);
+            let place = position.and_then(|p| batch.place(sequence, i64::try_from(p).ok()?));
+            let own = &mut q[token * heads * d..(token + 1) * heads * d];
+            let (Some(position), Some(place)) = (position, place) else {
+                own.fill(f64::NAN);
+                continue;
+            };
+            let turn = |head: &mut [f64]| angles.iter().for_each(|a| a.turn(head, position));
+            own.chunks_exact_mut(d.max(1)).for_each(turn);
+            for group in 0..groups {
+                let from = (token * groups + group) * d;
+                let key = (place * 2 * groups + group) * d;
+                let value = key + groups * d;
+                cache[key..key + d].copy_from_slice(&k[from..from + d]);
+                turn(&mut cache[key..key + d]);
+                cache[value..value + d].copy_from_slice(&v[from..from + d]);
+            }
+        }
+    }
+    call.one_mut(0)?.set_f64(&q)?;
+    call.one_mut(1)?.set_f64(&cache)
+}
+
+/// `ragged_embed(weight, ids, positions, q_starts, seen, offset) -> y`.
+pub(super) fn ragged_embed(call: &mut HostCall) -> Result<()> {
+    let [_, d] = extents(call.one(0)?);
+    let ids = call.one(1)?.to_i64()?;
+    let (starts, seen) = (call.one(3)?.to_i64()?, call.one(4)?.to_i64()?);
+    let offset = HostCall::integer(&call.scalars, 0)?;
+    let row = |table: usize, index: Option<i64>| -> Result<Vec<f64>> {
+        let (table, row) = (call.one(table)?, index.and_then(|i| usize::try_from(i).ok()));
+        let [rows, _] = extents::<2>(table);
+        Ok(match row.filter(|row| *row < rows) {
+            Some(row) => table.to_f64()?[row * d..(row + 1) * d].to_vec(),
+            None => vec![f64::NAN; d],
+        })
+    };
+    let tokens = i64::try_from(ids.len()).unwrap_or(0);
+    let mut y = vec![0.0; ids.len() * d];
+    match Sequence::all(&starts, &seen, tokens) {
+        None => y.fill(f64::NAN),
+        Some(sequences) => {
+            for sequence in sequences {
+                for (i, token) in (sequence.first..).take(sequence.tokens).enumerate() {
+                    let index = Some(sequence.seen).filter(|seen| *seen >= 0);
+                    let index = index.map(|seen| seen + offset + i64::try_from(i).unwrap_or(0));
+                    let rows = row(0, Some(ids[token]))?.into_iter().zip(row(2, index)?);
+                    for (y, (word, position)) in y[token * d..].iter_mut().zip(rows) {
+                        *y = word + position;
+                    }
+                }
+            }
+        }
+    }
+    call.one_mut(5)?.set_f64(&y)
+}
+
+/// `logits_gather(x, starts, ends) -> y`.
+pub(super) fn logits_gather(call: &mut HostCall) -> Result<()> {
+    let [tokens, d] = extents(call.one(0)?);
+    let x = call.one(0)?.to_f64()?;
+    let (starts, ends) = (call.one(1)?.to_i64()?, call.one(2)?.to_i64()?);
+    let mut y = vec![f64::NAN; starts.len() * d];
+    for (n, (&start, &end)) in starts.iter().zip(&ends).enumerate() {
+        let end = usize::try_from(end).unwrap_or(0);
+        if start >= 0 && usize::try_from(start).is_ok_and(|start| start < end) && end <= tokens {
+            y[n * d..(n + 1) * d].copy_from_slice(&x[(end - 1) * d..end * d]);
+        }
+    }
+    call.one_mut(3)?.set_f64(&y)
 }
