@@ -9,23 +9,25 @@ enum { CACHE = Q + 1, STARTS, SEEN, BLOCKS, ALIBI, O };
 
 enum { AHEAD = 8 /* keys that are fetched: the processor does not foresee blocks */ };
 
-static sequence paged_sequence(const ds_call *call, const geometry *g, int starts, int64_t n) {
+/* The starts, and of each sequence its tokens as `pages_tokens` has them. */
+static int copy_pages(int64_t *to, const ds_call *call, const geometry *g, int starts) {
     const pages at = pages_of(call, CACHE, (uint32_t)starts);
-    sequence s = {.queries = g->queries, .is_wrong = (int)((const int64_t *)call->workspace)[TABLE_WRONG]};
-    if (s.is_wrong) return s;
-    s.first_query = n > 0 ? ds_index_at(at.starts, n - 1) : 0;
-    s.queries = (n < g->starts ? ds_index_at(at.starts, n) : g->queries) - s.first_query;
-    if (n == 0 || n == g->starts) return s; /* tokens of no sequence */
-    s.batch = n - 1;
-    s.keys = pages_tokens(&at, s.batch, s.queries);
-    s.is_wrong = s.keys < 0;
-    if (s.is_wrong || !g->keys) s.keys = 0;
-    return s;
+    if (g->starts != at.sequences + 1 || copy_starts(to, at.starts, g->starts, g->queries)) return 1;
+    for (int64_t n = 0; n < at.sequences; n++) to[g->starts + n] = pages_tokens(&at, n, to[n + 1] - to[n]);
+    return 0;
 }
 
-static int pages_are_none(const ds_call *call, const geometry *g, int starts) {
-    const pages at = pages_of(call, CACHE, (uint32_t)starts);
-    return pages_are_wrong(at.starts, at.sequences, g->queries);
+static sequence paged_sequence(const int64_t *table, const geometry *g, int64_t n) {
+    const int64_t *q = table + starts_at(g), *tokens_of_each = q + g->starts;
+    sequence s = {.queries = g->queries, .is_wrong = (int)table[TABLE_WRONG]};
+    if (s.is_wrong) return s;
+    s.first_query = n > 0 ? q[n - 1] : 0;
+    s.queries = (n < g->starts ? q[n] : g->queries) - s.first_query;
+    if (n == 0 || n == g->starts) return s; /* padding */
+    s.batch = n - 1;
+    s.is_wrong = tokens_of_each[s.batch] < 0;
+    s.keys = s.is_wrong || !g->keys ? 0 : tokens_of_each[s.batch];
+    return s;
 }
 
 static geometry geometry_of_pages(const ds_call *call) {
@@ -33,8 +35,8 @@ static geometry geometry_of_pages(const ds_call *call) {
     const pages at = pages_of(call, CACHE, STARTS);
     g.all_keys = at.most;
     if (g.keys) g.keys = at.most;
+    g.copy = copy_pages;
     g.packed = paged_sequence;
-    g.are_wrong = pages_are_none;
     return g;
 }
 

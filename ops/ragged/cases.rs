@@ -231,10 +231,8 @@ fn kv_append(
     let Heads { h, g, d, .. } = heads;
     let (tokens, lists) = sequences(of, batch)?;
     let mut args = vec![
-        vec![numbers.host(dtype, &[tokens, h, d])?],
+        vec![numbers.host(dtype, &[tokens, h + 2 * g, d])?],
         vec![numbers.host(dtype, &[blocks(batch), batch.each, 2, g, d])?],
-        vec![numbers.host(dtype, &[tokens, g, d])?],
-        vec![numbers.host(dtype, &[tokens, g, d])?],
     ];
     args.extend(lists);
     for _ in 0..2 {

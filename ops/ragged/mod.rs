@@ -160,17 +160,12 @@ pub fn kv_append(
         let text = format!("the tables turn {} elements, a head has {d}", points * 2);
         return Err(invalid(OP, text));
     }
-    let part = |first, count| qkv.narrow(1, first, count);
-    let (q, k) = (part(0, queries)?, part(queries, groups)?);
-    let v = part(queries + groups, groups)?;
     op::launch(
         KV_APPEND.op()?,
         stream,
         &[
-            &[&q],
+            &[qkv],
             &[cache],
-            &[&k],
-            &[&v],
             &[sequences.starts],
             &[sequences.seen],
             &[sequences.blocks],
@@ -180,7 +175,7 @@ pub fn kv_append(
         &[Attr::Bool(interleaved)],
         &[],
     )?;
-    Ok(q)
+    qkv.narrow(1, 0, queries)
 }
 
 /// `y = weight[ids]`, and with `positions` the row of each token's position added: `offset` and the tokens

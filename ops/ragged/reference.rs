@@ -185,16 +185,19 @@ impl Angles {
     }
 }
 
-/// `kv_append(q, cache, k, v, q_starts, seen, blocks, cos, sin, interleaved)`.
+/// `kv_append(qkv, cache, q_starts, seen, blocks, cos, sin, interleaved)`.
 pub(super) fn kv_append(call: &mut HostCall) -> Result<()> {
     let [_, heads, d] = extents(call.one(0)?);
-    let [_, groups, _] = extents(call.one(2)?);
-    let batch = Batch::of(call, 1, 4, call.one(0)?.shape[0])?;
-    let angles = Angles::of(call, 7)?;
-    let [mut q, mut cache] = [call.one(0)?.to_f64()?, call.one(1)?.to_f64()?];
-    let [k, v] = [call.one(2)?.to_f64()?, call.one(3)?.to_f64()?];
+    let [groups, _] = extents(call.one(1)?);
+    let batch = Batch::of(call, 1, 2, call.one(0)?.shape[0])?;
+    let angles = Angles::of(call, 5)?;
+    let [mut qkv, mut cache] = [call.one(0)?.to_f64()?, call.one(1)?.to_f64()?];
+    let Some(queries) = heads.checked_sub(2 * groups) else {
+        return Ok(());
+    };
     if batch.sequences.is_none() {
-        q.fill(f64::NAN);
+        let tokens = qkv.chunks_exact_mut((heads * d).max(1));
+        tokens.for_each(|token| token[..queries * d].fill(f64::NAN));
     }
     for sequence in batch.sequences.iter().flatten() {
         for (i, token) in (sequence.first..).take(sequence.tokens).enumerate() {
@@ -202,24 +205,25 @@ pub(super) fn kv_append(call: &mut HostCall) -> Result<()> {
             let is_told = |p: &usize| angles.as_ref().is_none_or(|a| *p < a.rows);
             let position = position.filter(is_told);
             let place = position.and_then(|p| batch.place(sequence, i64::try_from(p).ok()?));
-            let own = &mut q[token * heads * d..(token + 1) * heads * d];
+            let own = &mut qkv[token * heads * d..(token + 1) * heads * d];
             let (Some(position), Some(place)) = (position, place) else {
-                own.fill(f64::NAN);
+                own[..queries * d].fill(f64::NAN);
                 continue;
             };
             let turn = |head: &mut [f64]| angles.iter().for_each(|a| a.turn(head, position));
-            own.chunks_exact_mut(d.max(1)).for_each(turn);
+            let turned = own[..queries * d].chunks_exact_mut(d.max(1));
+            turned.for_each(turn);
             for group in 0..groups {
-                let from = (token * groups + group) * d;
+                let (k, v) = ((queries + group) * d, (queries + groups + group) * d);
                 let key = (place * 2 * groups + group) * d;
                 let value = key + groups * d;
-                cache[key..key + d].copy_from_slice(&k[from..from + d]);
+                cache[key..key + d].copy_from_slice(&own[k..k + d]);
                 turn(&mut cache[key..key + d]);
-                cache[value..value + d].copy_from_slice(&v[from..from + d]);
+                cache[value..value + d].copy_from_slice(&own[v..v + d]);
             }
         }
     }
-    call.one_mut(0)?.set_f64(&q)?;
+    call.one_mut(0)?.set_f64(&qkv)?;
     call.one_mut(1)?.set_f64(&cache)
 }
 

@@ -13,6 +13,7 @@ use ds_core::{
 
 pub mod inference;
 mod lists;
+pub mod ragged_batch;
 pub mod transformer;
 
 include!(concat!(env!("OUT_DIR"), "/catalogue.rs"));

@@ -23,6 +23,7 @@ mod optimizers;
 mod packbits;
 mod quantized_linear;
 mod quantizer;
+mod ragged;
 mod reduce;
 mod rope;
 mod sampling;

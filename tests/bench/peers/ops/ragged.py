@@ -26,7 +26,9 @@ def paged_attention(q, cache, q_starts, seen, blocks, alibi, o, scale, causal, w
     return [gathered]
 
 
-def kv_append(q, cache, k, v, q_starts, seen, blocks, cos, sin, interleaved):
+def kv_append(qkv, cache, q_starts, seen, blocks, cos, sin, interleaved):
+    groups = cache.shape[3]
+    q, k, v = qkv.split([qkv.shape[1] - 2 * groups, groups, groups], 1)
     tokens, places = k.shape[0] - 2 * PADDING, cache.shape[0] * cache.shape[1]
     slots = torch.randperm(places)[:tokens]
     to = cache.flatten(0, 1)
