@@ -596,6 +596,34 @@
   {0x1e, 0xdc, 0x71, 0xa3, 0xcc, 0xf1, 0x16, 0xac, \
    0x68, 0xee, 0xf3, 0xcc, 0x20, 0xdc, 0x59, 0x67}
 
+// op paged_attention(q: T[S, H, D], cache: T[B, K, 2, G, D], q_starts: I[N1], seen: I[N], blocks: I[N, P], alibi: optional f32[H], scale: f64, causal: static bool = true, window_left: static i64 = -1, window_right: static i64 = -1) -> (o: T[S, H, D]) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_PAGED_ATTENTION "paged_attention"
+#define DS_OP_PAGED_ATTENTION_SCHEMA_TEXT "22dfa73a51ec9d2852f981053f036c78"
+#define DS_OP_PAGED_ATTENTION_SCHEMA \
+  {0x22, 0xdf, 0xa7, 0x3a, 0x51, 0xec, 0x9d, 0x28, \
+   0x52, 0xf9, 0x81, 0x05, 0x3f, 0x03, 0x6c, 0x78}
+
+// op kv_append(qkv: inout T[S, X, D], cache: inout T[B, K, 2, G, D], q_starts: I[N1], seen: I[N], blocks: I[N, P], cos: optional f32[M, R], sin: optional f32[M, R], interleaved: static bool = false) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_KV_APPEND "kv_append"
+#define DS_OP_KV_APPEND_SCHEMA_TEXT "7eda3e9c57e0bb64230f7c790a7ef0cb"
+#define DS_OP_KV_APPEND_SCHEMA \
+  {0x7e, 0xda, 0x3e, 0x9c, 0x57, 0xe0, 0xbb, 0x64, \
+   0x23, 0x0f, 0x7c, 0x79, 0x0a, 0x7e, 0xf0, 0xcb}
+
+// op ragged_embed(weight: T[V, D], ids: J[S], positions: T[M, D], q_starts: I[N1], seen: I[N], offset: i64 = 0) -> (y: T[S, D]) where T: f32 | f16 | bf16, J: i32 | i64, I: i32 | i64
+#define DS_OP_RAGGED_EMBED "ragged_embed"
+#define DS_OP_RAGGED_EMBED_SCHEMA_TEXT "9726b61468866bb9bef247f1ce971084"
+#define DS_OP_RAGGED_EMBED_SCHEMA \
+  {0x97, 0x26, 0xb6, 0x14, 0x68, 0x86, 0x6b, 0xb9, \
+   0xbe, 0xf2, 0x47, 0xf1, 0xce, 0x97, 0x10, 0x84}
+
+// op logits_gather(x: T[S, D], starts: I[N], ends: I[N]) -> (y: T[N, D]) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_LOGITS_GATHER "logits_gather"
+#define DS_OP_LOGITS_GATHER_SCHEMA_TEXT "a5f38eb56e9a5da1531856d1f6ed87e4"
+#define DS_OP_LOGITS_GATHER_SCHEMA \
+  {0xa5, 0xf3, 0x8e, 0xb5, 0x6e, 0x9a, 0x5d, 0xa1, \
+   0x53, 0x18, 0x56, 0xd1, 0xf6, 0xed, 0x87, 0xe4}
+
 // op token_sort_(ids: inout i32[S..., R])
 #define DS_OP_TOKEN_SORT_ "token_sort_"
 #define DS_OP_TOKEN_SORT__SCHEMA_TEXT "373fab42ca3b3317025c0bfa353c3ac3"
