@@ -4,7 +4,7 @@
 #ifndef DS_ATTENTION_H
 #define DS_ATTENTION_H
 
-#include "panels.h"
+#include "ds_cpu_attention.h"
 
 enum { MOST_TOKENS = 1 << 30 /* of a sequence, says kernel.json: their differences are i32 */ };
 
@@ -76,7 +76,7 @@ static inline int64_t table_bytes(const geometry *g) {
 }
 
 /* Sequence `n` of the table. */
-OUT_OF_LINE sequence packed_sequence(const int64_t *table, const geometry *g, int64_t n) {
+DS_OUT_OF_LINE sequence packed_sequence(const int64_t *table, const geometry *g, int64_t n) {
     const int64_t *q = table + starts_at(g), *kv = q + g->starts;
     sequence s = {.queries = g->queries, .unseen = g->all_keys, .is_wrong = (int)table[TABLE_WRONG]};
     if (s.is_wrong || g->starts == 0) return s;
@@ -106,7 +106,7 @@ static inline int copy_starts(int64_t *to, const ds_tensor *t, int64_t n, int64_
 /* Writes the table, where a sequence takes a place for each `each` rows: a query of each of the heads
  * that share. With `each` 0 it takes one place, whatever its length. `starts` is the argument of those of
  * the queries. */
-OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
+DS_OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
     int64_t *table = call->workspace, *q = table + starts_at(g), place = 0;
     table[TABLE_WRONG] = copy_starts(q, ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
                          copy_starts(q + g->starts, ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
@@ -127,7 +127,7 @@ static inline int64_t places(const geometry *g, int64_t each) {
 }
 
 /* The sequence that has place `*place`, which becomes that within it. -1 queries where none has. */
-OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int64_t each, int64_t *place) {
+DS_OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int64_t each, int64_t *place) {
     if (g->starts < 0) {
         int64_t of_one = each ? ds_div_up(g->queries * g->shared, each) : 1;
         sequence s = {.batch = *place / of_one, .queries = g->queries, .keys = g->keys};
@@ -164,19 +164,16 @@ static inline range keys_of(const geometry *g, const sequence *s, int64_t i) {
 
 /* Brings `n` rows of a sequence from `first` on: a query of each of the heads that share keys, one query
  * after the other. */
-OUT_OF_LINE void bring_rows(float *to, const tokens *t, const geometry *g, const sequence *s, int64_t group, int64_t first,
+DS_OUT_OF_LINE void bring_rows(float *to, const tokens *t, const geometry *g, const sequence *s, int64_t group, int64_t first,
                             int64_t n) {
-    const int64_t head = first_head(g, group), shared = first_head(g, group + 1) - head, stride = padded(g->d);
+    const int64_t head = first_head(g, group), shared = first_head(g, group + 1) - head, stride = ds_padded(g->d);
     for (int64_t i = 0; i < n;) {
         int64_t query = (first + i) / shared, of = (first + i) % shared;
         int64_t now = shared == 1 ? n : ds_min(shared - of, n - i);
-        bring(to + i * stride, token_at(t, s->batch, s->first_query + query, head + of), shared == 1 ? t->token : t->head,
+        ds_bring(to + i * stride, token_at(t, s->batch, s->first_query + query, head + of), shared == 1 ? t->token : t->head,
               now, g->d, t->dtype);
         i += now;
     }
 }
-
-/* log2(e): powers of two take the place of exponentials. */
-#define LOG2_E 0x1.715476p+0f
 
 #endif

@@ -43,9 +43,9 @@ static work work_of(const ds_call *call, const layout *at) {
     const geometry *g = &w.g;
     w.slots = places(g, 0);
     w.shares = ds_min(MOST_SHARES, ds_div_up(ENOUGH_ITEMS, ds_max(1, w.slots * g->groups)));
-    w.shares = ds_max(1, ds_min(w.shares, g->keys / WIDTH));
+    w.shares = ds_max(1, ds_min(w.shares, g->keys / DS_TILE_WIDTH));
     w.rows = g->groups * g->batch * g->queries * g->shared;
-    w.sums = padded(g->d);
+    w.sums = ds_padded(g->d);
     w.first_sum = ds_div_up(w.rows, DS_LANES) * DS_LANES;
     if (!call->workspace) return w; /* in `plan` */
     w.dots = ds_at(call->workspace, table_bytes(g), DS_I8);
@@ -78,33 +78,33 @@ typedef struct near {
     int64_t group, head, shared; /* heads of queries: the first, and how many */
     float scale;
     const float *slopes;
-    _Alignas(64) float keys[WIDTH * MOST_D];              /* as rows, */
-    _Alignas(64) float k[MOST_D * WIDTH];                 /* and as panels; times what makes powers of two */
-    _Alignas(64) float v[MOST_D * WIDTH];
-    _Alignas(64) float dk[(MOST_D + SLACK) * WIDTH];
-    _Alignas(64) float dv[(MOST_D + SLACK) * WIDTH];
-    _Alignas(64) float q[BLOCK * MOST_D + SLACK];         /* rows */
-    _Alignas(64) float d_o[BLOCK * MOST_D + SLACK];
-    _Alignas(64) float weights[BLOCK * WIDTH];
-    _Alignas(64) float slants[BLOCK * WIDTH];             /* gradients of the scores */
-    float lse[BLOCK], dot[BLOCK];
+    _Alignas(64) float keys[DS_TILE_WIDTH * DS_MOST_D];              /* as rows, */
+    _Alignas(64) float k[DS_MOST_D * DS_TILE_WIDTH];                 /* and as panels; times what makes powers of two */
+    _Alignas(64) float v[DS_MOST_D * DS_TILE_WIDTH];
+    _Alignas(64) float dk[(DS_MOST_D + DS_TILE_SLACK) * DS_TILE_WIDTH];
+    _Alignas(64) float dv[(DS_MOST_D + DS_TILE_SLACK) * DS_TILE_WIDTH];
+    _Alignas(64) float q[DS_NEAR_ROWS * DS_MOST_D + DS_TILE_SLACK];         /* rows */
+    _Alignas(64) float d_o[DS_NEAR_ROWS * DS_MOST_D + DS_TILE_SLACK];
+    _Alignas(64) float weights[DS_NEAR_ROWS * DS_TILE_WIDTH];
+    _Alignas(64) float slants[DS_NEAR_ROWS * DS_TILE_WIDTH];             /* gradients of the scores */
+    float lse[DS_NEAR_ROWS], dot[DS_NEAR_ROWS];
 } near;
 
 /* Panel of keys or values from `key` on. */
-OUT_OF_LINE void bring_panel(near *p, float *panel, float *rows, const tokens *t, const geometry *g, int64_t key, int64_t n,
+DS_OUT_OF_LINE void bring_panel(near *p, float *panel, float *rows, const tokens *t, const geometry *g, int64_t key, int64_t n,
                              float scale) {
-    const int64_t stride = padded(g->d);
-    bring(rows, token_at(t, p->s.batch, p->s.first_key + key, p->group), t->token, n, g->d, t->dtype);
-    __builtin_memset(rows + n * stride, 0, (size_t)((WIDTH - n) * stride) * 4);
-    turn_in(panel, WIDTH, rows, g->d, scale);
+    const int64_t stride = ds_padded(g->d);
+    ds_bring(rows, token_at(t, p->s.batch, p->s.first_key + key, p->group), t->token, n, g->d, t->dtype);
+    __builtin_memset(rows + n * stride, 0, (size_t)((DS_TILE_WIDTH - n) * stride) * 4);
+    ds_turn_in(panel, DS_TILE_WIDTH, rows, g->d, scale);
 }
 
 /* Brings `n` rows from `first` on, and as many of zeros without weights as make tiles whole. */
-OUT_OF_LINE void bring_block(near *p, const ds_call *call, const work *w, int64_t first, int64_t n) {
+DS_OUT_OF_LINE void bring_block(near *p, const ds_call *call, const work *w, int64_t first, int64_t n) {
     const geometry *g = &w->g;
     const tokens q = tokens_of(call, Q), d_o = tokens_of(call, DO);
     const float *lse = ds_arg_tensor(call, LSE, 0)->data;
-    const int64_t stride = padded(g->d), whole = lines(n);
+    const int64_t stride = ds_padded(g->d), whole = ds_tile_lines(n);
     bring_rows(p->q, &q, g, &p->s, p->group, first, n);
     bring_rows(p->d_o, &d_o, g, &p->s, p->group, first, n);
     __builtin_memset(p->q + n * stride, 0, (size_t)((whole - n) * stride) * 4);
@@ -114,65 +114,65 @@ OUT_OF_LINE void bring_block(near *p, const ds_call *call, const work *w, int64_
         p->dot[i] = 0;
         if (i >= n) continue;
         int64_t query = p->s.first_query + (first + i) / p->shared, of = (first + i) % p->shared;
-        float sum = LOG2_E * lse[(p->s.batch * g->heads + p->head + of) * g->queries + query];
+        float sum = DS_LOG2_E * lse[(p->s.batch * g->heads + p->head + of) * g->queries + query];
         if (sum != -__builtin_inff()) p->lse[i] = sum; /* else it sees nothing */
         p->dot[i] = w->dots[row_number(g, p->group, p->s.batch, query, of)];
     }
 }
 
 /* Takes from the scores of `n` rows what distance costs, and hides the keys that they do not see. */
-OUT_OF_LINE void hide(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
+DS_OUT_OF_LINE void hide(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
     for (int64_t i = 0; i < n; i++) {
         int64_t query = (first + i) / p->shared;
-        float slope = p->slopes ? LOG2_E * p->slopes[p->head + (first + i) % p->shared] : 0;
+        float slope = p->slopes ? DS_LOG2_E * p->slopes[p->head + (first + i) % p->shared] : 0;
         int32_t meets = (int32_t)(query + p->s.keys - p->s.queries);
         range seen = keys_of(g, &p->s, query);
-        for (int32_t j = 0; j < WIDTH; j += DS_LANES) {
+        for (int32_t j = 0; j < DS_TILE_WIDTH; j += DS_LANES) {
             ds_vec_i32 at;
             for (int l = 0; l < DS_LANES; l++) at[l] = (int32_t)key + j + l;
-            ds_vec score = ds_load(p->weights, i * WIDTH + j, DS_F32);
+            ds_vec score = ds_load(p->weights, i * DS_TILE_WIDTH + j, DS_F32);
             if (p->slopes) score -= slope * ds_vabs(__builtin_convertvector(meets - at, ds_vec));
             score = ds_vselect((at >= (int32_t)seen.from) & (at < (int32_t)seen.end), score, ds_splat(-__builtin_inff()));
-            ds_store(p->weights, i * WIDTH + j, score, DS_F32);
+            ds_store(p->weights, i * DS_TILE_WIDTH + j, score, DS_F32);
         }
     }
 }
 
 /* Weights of the rows of a block, and the gradients of their scores. */
-OUT_OF_LINE void slope_of_scores(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
-    const int64_t stride = padded(g->d);
-    tile sums;
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        clear(sums);
-        multiply(sums, p->q + i * stride, stride, 1, p->k, WIDTH, g->d, VECTORS);
-        keep(p->weights + i * WIDTH, sums, VECTORS);
+DS_OUT_OF_LINE void slope_of_scores(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
+    const int64_t stride = ds_padded(g->d);
+    ds_tile sums;
+    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
+        ds_tile_clear(sums);
+        ds_tile_multiply(sums, p->q + i * stride, stride, 1, p->k, DS_TILE_WIDTH, g->d, DS_TILE_VECTORS);
+        ds_tile_keep(p->weights + i * DS_TILE_WIDTH, sums, DS_TILE_VECTORS);
     }
     range least = keys_of(g, &p->s, first / p->shared), most = keys_of(g, &p->s, (first + n - 1) / p->shared);
-    if (p->slopes || key < most.from || key + WIDTH > least.end) hide(p, g, first, n, key);
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        clear(sums);
-        multiply(sums, p->d_o + i * stride, stride, 1, p->v, WIDTH, g->d, VECTORS);
+    if (p->slopes || key < most.from || key + DS_TILE_WIDTH > least.end) hide(p, g, first, n, key);
+    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
+        ds_tile_clear(sums);
+        ds_tile_multiply(sums, p->d_o + i * stride, stride, 1, p->v, DS_TILE_WIDTH, g->d, DS_TILE_VECTORS);
 #pragma GCC unroll 16
-        for (int l = 0; l < TILE_ROWS; l++)
+        for (int l = 0; l < DS_TILE_ROWS; l++)
 #pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) {
-                const int64_t at = (i + l) * WIDTH + j * DS_LANES;
+            for (int j = 0; j < DS_TILE_VECTORS; j++) {
+                const int64_t at = (i + l) * DS_TILE_WIDTH + j * DS_LANES;
                 ds_vec weight = ds_vexp2(ds_load(p->weights, at, DS_F32) - p->lse[i + l]);
                 ds_store(p->weights, at, weight, DS_F32);
-                sums[l * VECTORS + j] = weight * (sums[l * VECTORS + j] - p->dot[i + l]);
+                sums[l * DS_TILE_VECTORS + j] = weight * (sums[l * DS_TILE_VECTORS + j] - p->dot[i + l]);
             }
-        keep(p->slants + i * WIDTH, sums, VECTORS);
+        ds_tile_keep(p->slants + i * DS_TILE_WIDTH, sums, DS_TILE_VECTORS);
     }
 }
 
 /* Columns of sums += slants * keys, of at most a tile of rows. */
 DS_INLINE void add_columns(float *to, const float *slants, const float *keys, int64_t d, int64_t n, int vectors) {
-    const int64_t stride = padded(d);
-    tile sums;
-    clear(sums);
-    multiply(sums, slants, WIDTH, 1, keys, stride, WIDTH, vectors);
+    const int64_t stride = ds_padded(d);
+    ds_tile sums;
+    ds_tile_clear(sums);
+    ds_tile_multiply(sums, slants, DS_TILE_WIDTH, 1, keys, stride, DS_TILE_WIDTH, vectors);
 #pragma GCC unroll 16
-    for (int l = 0; l < TILE_ROWS; l++)
+    for (int l = 0; l < DS_TILE_ROWS; l++)
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) {
             if (l >= n) continue;
@@ -182,16 +182,16 @@ DS_INLINE void add_columns(float *to, const float *slants, const float *keys, in
 }
 
 /* Adds to the gradients of `n` rows what comes by the panel's keys. */
-OUT_OF_LINE void add_to_queries(float *to, const near *p, int64_t n, int64_t d) {
-    const int64_t stride = padded(d);
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        const float *slants = p->slants + i * WIDTH;
+DS_OUT_OF_LINE void add_to_queries(float *to, const near *p, int64_t n, int64_t d) {
+    const int64_t stride = ds_padded(d);
+    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
+        const float *slants = p->slants + i * DS_TILE_WIDTH;
         for (int64_t c = 0; c < stride;) {
             int64_t left = (stride - c) / DS_LANES; /* four are twice two: of one, a tile has too few sums */
             float *sums = to + i * stride + c;
-            if (VECTORS > 2 && left > 2 && left != 4) {
-                add_columns(sums, slants, p->keys + c, d, n - i, VECTORS);
-                c += VECTORS * DS_LANES;
+            if (DS_TILE_VECTORS > 2 && left > 2 && left != 4) {
+                add_columns(sums, slants, p->keys + c, d, n - i, DS_TILE_VECTORS);
+                c += DS_TILE_VECTORS * DS_LANES;
             } else if (left > 1) {
                 add_columns(sums, slants, p->keys + c, d, n - i, 2);
                 c += 2 * DS_LANES;
@@ -204,38 +204,38 @@ OUT_OF_LINE void add_to_queries(float *to, const near *p, int64_t n, int64_t d) 
 }
 
 /* Writes the gradient of `n` keys or values from `key` on. */
-OUT_OF_LINE void put_panel(near *p, const tokens *t, const float *panel, const geometry *g, int64_t key, int64_t n, float scale) {
-    ds_vec scales[VECTORS];
-    for (int j = 0; j < VECTORS; j++) scales[j] = ds_splat(scale);
-    turn_out(p->keys, panel, WIDTH, g->d, scales);
+DS_OUT_OF_LINE void put_panel(near *p, const tokens *t, const float *panel, const geometry *g, int64_t key, int64_t n, float scale) {
+    ds_vec scales[DS_TILE_VECTORS];
+    for (int j = 0; j < DS_TILE_VECTORS; j++) scales[j] = ds_splat(scale);
+    ds_turn_out(p->keys, panel, DS_TILE_WIDTH, g->d, scales);
     for (int64_t i = 0; i < n; i++)
-        put(token_at(t, p->s.batch, p->s.first_key + key + i, p->group), p->keys + i * padded(g->d), g->d, t->dtype);
+        ds_put_head(token_at(t, p->s.batch, p->s.first_key + key + i, p->group), p->keys + i * ds_padded(g->d), g->d, t->dtype);
 }
 
 /* The rows that see keys from `key` on, up to the next panel. */
 static inline range rows_of(const geometry *g, const near *p, int64_t key) {
     int64_t lead = p->s.queries - p->s.keys, all = p->s.queries;
     int64_t from = g->right < 0 ? 0 : ds_min(all, ds_max(0, key + lead - g->right));
-    int64_t end = g->left < 0 ? all : ds_min(all, ds_max(from, key + WIDTH + lead + g->left));
+    int64_t end = g->left < 0 ? all : ds_min(all, ds_max(from, key + DS_TILE_WIDTH + lead + g->left));
     return (range){from * p->shared, end * p->shared};
 }
 
-OUT_OF_LINE void pass(near *p, const ds_call *call, const work *w, const layout *at, int64_t key, float *dq) {
+DS_OUT_OF_LINE void pass(near *p, const ds_call *call, const work *w, const layout *at, int64_t key, float *dq) {
     const geometry *g = &w->g;
     const tokens k = tokens_of(call, K), v = tokens_of(call, V);
     const tokens dk = tokens_of(call, (uint32_t)at->dk), dv = tokens_of(call, (uint32_t)at->dv);
-    const int64_t n_keys = ds_min(WIDTH, p->s.keys - key), d = g->d;
+    const int64_t n_keys = ds_min(DS_TILE_WIDTH, p->s.keys - key), d = g->d;
     bring_panel(p, p->v, p->keys, &v, g, key, n_keys, 1);
-    bring_panel(p, p->k, p->keys, &k, g, key, n_keys, p->scale * LOG2_E);
-    __builtin_memset(p->dk, 0, (size_t)(lines(d) * WIDTH) * 4);
-    __builtin_memset(p->dv, 0, (size_t)(lines(d) * WIDTH) * 4);
+    bring_panel(p, p->k, p->keys, &k, g, key, n_keys, p->scale * DS_LOG2_E);
+    __builtin_memset(p->dk, 0, (size_t)(ds_tile_lines(d) * DS_TILE_WIDTH) * 4);
+    __builtin_memset(p->dv, 0, (size_t)(ds_tile_lines(d) * DS_TILE_WIDTH) * 4);
     range rows = rows_of(g, p, key);
-    for (int64_t first = rows.from; first < rows.end; first += BLOCK) {
-        int64_t n = ds_min(BLOCK, rows.end - first);
+    for (int64_t first = rows.from; first < rows.end; first += DS_NEAR_ROWS) {
+        int64_t n = ds_min(DS_NEAR_ROWS, rows.end - first);
         bring_block(p, call, w, first, n);
         slope_of_scores(p, g, first, n, key);
-        add_rows(p->dv, 0, p->d_o, p->weights, n, d, VECTORS);
-        add_rows(p->dk, 0, p->q, p->slants, n, d, VECTORS);
+        ds_add_rows(p->dv, 0, p->d_o, p->weights, n, d, DS_TILE_VECTORS);
+        ds_add_rows(p->dk, 0, p->q, p->slants, n, d, DS_TILE_VECTORS);
         add_to_queries(dq + first * w->sums, p, n, d);
     }
     put_panel(p, &dk, p->dk, g, key, n_keys, p->scale);
@@ -248,8 +248,8 @@ static void pass_unseen(near *p, const ds_call *call, const work *w, const layou
     const float value = p->s.is_wrong ? __builtin_nanf("") : 0;
     for (int64_t c = 0; c < w->sums; c++) p->keys[c] = value;
     for (int64_t i = 0; i < p->s.unseen; i++) {
-        put(token_at(&dk, 0, p->s.first_key + i, p->group), p->keys, w->g.d, dk.dtype);
-        put(token_at(&dv, 0, p->s.first_key + i, p->group), p->keys, w->g.d, dv.dtype);
+        ds_put_head(token_at(&dk, 0, p->s.first_key + i, p->group), p->keys, w->g.d, dk.dtype);
+        ds_put_head(token_at(&dv, 0, p->s.first_key + i, p->group), p->keys, w->g.d, dv.dtype);
     }
 }
 
@@ -267,20 +267,7 @@ static void run_item(near *p, const ds_call *call, const work *w, const layout *
     const float start = p->s.is_wrong ? __builtin_nanf("") : 0;
     for (int64_t i = 0; i < p->s.queries * p->shared * w->sums; i++) dq[i] = start;
     if (share == 0 && p->s.unseen) pass_unseen(p, call, w, at);
-    for (int64_t key = share * WIDTH; key < p->s.keys; key += w->shares * WIDTH) pass(p, call, w, at, key, dq);
-}
-
-/* A head of `d` numbers times another. */
-DS_INLINE double dot_of(const void *a, const void *b, int64_t d, uint32_t t) {
-    ds_vec sum = ds_splat(0);
-    for (int64_t c = 0; c < d; c += DS_LANES) sum = ds_vfma(ds_load_first(d - c, a, c, t), ds_load_first(d - c, b, c, t), sum);
-    return ds_vsum(sum);
-}
-
-OUT_OF_LINE float dot(const void *a, const void *b, int64_t d, uint32_t dtype) {
-    double sum = 0;
-    DS_WITH_FLOAT(t, dtype, sum = dot_of(a, b, d, t));
-    return (float)sum;
+    for (int64_t key = share * DS_TILE_WIDTH; key < p->s.keys; key += w->shares * DS_TILE_WIDTH) pass(p, call, w, at, key, dq);
 }
 
 /* Calls a statement with each head `h` of query `item`, and its row as `number`. */
@@ -301,7 +288,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
     for (int64_t item = begin; item < end; item++) {
         if (phase == 0) write_table(call, g, at->starts, 0);
         else if (phase == 1) {
-            EACH_HEAD(g, item, w.dots[number] = dot(token_at(&d_o, batch, query, h), token_at(&o, batch, query, h), g->d, o.dtype));
+            EACH_HEAD(g, item, w.dots[number] = ds_dot(token_at(&d_o, batch, query, h), token_at(&o, batch, query, h), g->d, o.dtype));
         } else if (phase == 2) run_item(&p, call, &w, at, item);
         else EACH_HEAD(g, item, {
             float *sum = w.dq + number * w.sums;
@@ -310,7 +297,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
                 for (int64_t i = 1; i < w.shares; i++) all += ds_load(sum, i * w.rows * w.sums + c, DS_F32);
                 ds_store(p.q, c, all * (float)call->scalars[0].f, DS_F32);
             }
-            put(token_at(&dq, batch, query, h), p.q, g->d, dq.dtype);
+            ds_put_head(token_at(&dq, batch, query, h), p.q, g->d, dq.dtype);
         });
     }
 }

@@ -44,11 +44,11 @@ DS_INLINE void add_values(float *o, float before, const float *weights, const fl
 
 /* Weights of `n` keys from `first` on for row `i`, whose q is `q`. Gives what is to become of its results
  * so far; what it has seen is in lane `i`. */
-OUT_OF_LINE float weigh_few(panel *p, const float *q, int64_t i, int64_t first, int64_t n, int64_t d) {
+DS_OUT_OF_LINE float weigh_few(panel *p, const float *q, int64_t i, int64_t first, int64_t n, int64_t d) {
     const ds_vec none = ds_splat(-__builtin_inff());
     ds_vec most = none, sum = ds_splat(0);
     for (int64_t at = 0; at < n; at += DS_LANES) {
-        ds_vec score = score_of_keys(q, p->k + at * padded(d), padded(d));
+        ds_vec score = score_of_keys(q, p->k + at * ds_padded(d), ds_padded(d));
         ds_vec_i32 key;
         for (int l = 0; l < DS_LANES; l++) key[l] = (int32_t)(first + at) + l;
         score -= p->slope[i] * ds_vabs(__builtin_convertvector(p->meets[i] - key, ds_vec));
@@ -70,19 +70,19 @@ OUT_OF_LINE float weigh_few(panel *p, const float *q, int64_t i, int64_t first, 
 }
 
 /* As `attend`, for few rows. */
-OUT_OF_LINE void attend_few(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end) {
+DS_OUT_OF_LINE void attend_few(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end) {
     const tokens k = tokens_of(call, K), v = tokens_of(call, V), q = tokens_of(call, Q);
-    const int64_t d = w->g.d, stride = padded(d);
-    float *o = p->v + BLOCK * stride; /* rows */
+    const int64_t d = w->g.d, stride = ds_padded(d);
+    float *o = p->v + DS_NEAR_ROWS * stride; /* rows */
     bring_rows(p->q, &q, &w->g, &p->s, p->group, p->first, p->rows);
     for (int64_t i = 0; i < p->rows * stride; i++) {
-        p->q[i] *= (float)call->scalars[0].f * LOG2_E;
+        p->q[i] *= (float)call->scalars[0].f * DS_LOG2_E;
         o[i] = 0;
     }
-    for (int64_t first = from / BLOCK * BLOCK; first < end; first += BLOCK) {
-        int64_t n = ds_min(BLOCK, end - first);
-        bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
-        bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
+    for (int64_t first = from / DS_NEAR_ROWS * DS_NEAR_ROWS; first < end; first += DS_NEAR_ROWS) {
+        int64_t n = ds_min(DS_NEAR_ROWS, end - first);
+        ds_bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
+        ds_bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
         for (int64_t i = 0; i < p->rows; i++) {
             float before = weigh_few(p, p->q + i * stride, i, first, n, d);
             for (int64_t c = 0; c < stride; c += 4 * DS_LANES) {
@@ -95,7 +95,7 @@ OUT_OF_LINE void attend_few(panel *p, const ds_call *call, const work *w, int64_
         }
     }
     __builtin_memset(o + p->rows * stride, 0, (size_t)((w->each - p->rows) * stride) * 4);
-    turn_in(p->o, w->each, o, d, 1);
+    ds_turn_in(p->o, w->each, o, d, 1);
 }
 
 #endif

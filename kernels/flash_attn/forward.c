@@ -28,7 +28,7 @@ enum {
 };
 
 static work work_of(const ds_call *call, const layout *at) {
-    work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = VECTORS, .parts = 1, .part = MOST_TOKENS};
+    work w = {.g = geometry_of(call, Q, K, at->starts), .vectors = DS_TILE_VECTORS, .parts = 1, .part = MOST_TOKENS};
     const geometry *g = &w.g;
     int64_t sequences = g->starts < 0 ? 1 : ds_max(1, g->starts - 1);
     if (g->queries * g->shared <= sequences * DS_LANES) w.vectors = 1;
@@ -38,11 +38,11 @@ static work work_of(const ds_call *call, const layout *at) {
     if (g->starts < 0 && items < ENOUGH_ITEMS) {
         int64_t parts = ds_min(ds_min(g->keys / PART_KEYS, ds_div_up(2 * ENOUGH_ITEMS, items)), MOST_PARTS);
         if (parts > 1) {
-            w.part = ds_div_up(ds_div_up(g->keys, parts), BLOCK) * BLOCK;
+            w.part = ds_div_up(ds_div_up(g->keys, parts), DS_NEAR_ROWS) * DS_NEAR_ROWS;
             w.parts = ds_div_up(g->keys, w.part);
         }
     }
-    w.partial = w.each * (lines(g->d) + 2);
+    w.partial = w.each * (ds_tile_lines(g->d) + 2);
     return w;
 }
 
@@ -61,7 +61,7 @@ static void plan(const ds_call *call, ds_plan *out, const layout *at) {
 }
 
 /* Begins the panel of an item, without its queries; 0 where it has no rows. */
-OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const layout *at, int64_t item) {
+DS_OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const layout *at, int64_t item) {
     const geometry *g = &w->g;
     int64_t place = item % w->slots;
     p->group = item / w->slots;
@@ -84,28 +84,28 @@ OUT_OF_LINE int begin_panel(panel *p, const ds_call *call, const work *w, const 
         p->seen_from[i] = (int32_t)seen.from;
         p->seen_end[i] = (int32_t)seen.end;
         p->meets[i] = (int32_t)(r.query + p->s.keys - p->s.queries);
-        p->slope[i] = slopes ? LOG2_E * slopes[r.head] : 0;
+        p->slope[i] = slopes ? DS_LOG2_E * slopes[r.head] : 0;
     }
     for (int j = 0; j < w->vectors; j++) {
-        p->most[j] = ds_splat(LEAST);
+        p->most[j] = ds_splat(DS_LEAST_SCORE);
         p->sum[j] = ds_splat(0);
     }
-    __builtin_memset(p->o, 0, (size_t)(lines(g->d) * w->each) * 4);
+    __builtin_memset(p->o, 0, (size_t)(ds_tile_lines(g->d) * w->each) * 4);
     return 1;
 }
 
 /* Brings the queries, times what makes powers of two of their products. */
-OUT_OF_LINE void bring_queries(panel *p, const ds_call *call, const work *w) {
+DS_OUT_OF_LINE void bring_queries(panel *p, const ds_call *call, const work *w) {
     const tokens q = tokens_of(call, Q);
-    const int64_t stride = padded(w->g.d);
+    const int64_t stride = ds_padded(w->g.d);
     bring_rows(p->k, &q, &w->g, &p->s, p->group, p->first, p->rows);
     __builtin_memset(p->k + p->rows * stride, 0, (size_t)((w->each - p->rows) * stride) * 4);
-    turn_in(p->q, w->each, p->k, w->g.d, (float)call->scalars[0].f * LOG2_E);
+    ds_turn_in(p->q, w->each, p->k, w->g.d, (float)call->scalars[0].f * DS_LOG2_E);
 }
 
 /* Takes from the scores of `n` keys from `first` on what distance costs, and hides those that rows do not
  * see. */
-OUT_OF_LINE void hide(panel *p, int64_t width, int64_t first, int64_t n, ds_vec *most) {
+DS_OUT_OF_LINE void hide(panel *p, int64_t width, int64_t first, int64_t n, ds_vec *most) {
     for (int64_t j = 0; j < width; j += DS_LANES) {
         ds_vec_i32 from, end, meets;
         __builtin_memcpy(&from, p->seen_from + j, sizeof from);
@@ -125,14 +125,14 @@ OUT_OF_LINE void hide(panel *p, int64_t width, int64_t first, int64_t n, ds_vec 
 
 /* Scores of `n` keys. `most` becomes the greatest ones, where none is hidden. */
 DS_INLINE void score(panel *p, int64_t n, int64_t d, ds_vec *most, int vectors) {
-    const int64_t width = vectors * DS_LANES, stride = padded(d);
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        tile sums;
-        clear(sums);
-        multiply(sums, p->k + i * stride, stride, 1, p->q, width, d, vectors);
-        keep(p->scores + i * width, sums, vectors);
+    const int64_t width = vectors * DS_LANES, stride = ds_padded(d);
+    for (int64_t i = 0; i < n; i += DS_TILE_ROWS) {
+        ds_tile sums;
+        ds_tile_clear(sums);
+        ds_tile_multiply(sums, p->k + i * stride, stride, 1, p->q, width, d, vectors);
+        ds_tile_keep(p->scores + i * width, sums, vectors);
 #pragma GCC unroll 32
-        for (int l = 0; l < TILE_ROWS * vectors; l++)
+        for (int l = 0; l < DS_TILE_ROWS * vectors; l++)
             most[l % vectors] = ds_vmax(sums[l], most[l % vectors]); /* no NaN: the sum has it */
     }
 }
@@ -140,7 +140,7 @@ DS_INLINE void score(panel *p, int64_t n, int64_t d, ds_vec *most, int vectors) 
 /* Weights from the scores of `n` keys, and what is to become of results so far. */
 DS_INLINE void weigh(panel *p, int64_t n, const ds_vec *most, ds_vec *before, int vectors) {
     const int64_t width = vectors * DS_LANES;
-    ds_vec sum[VECTORS];
+    ds_vec sum[DS_TILE_VECTORS];
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; j++) {
         before[j] = ds_vexp2(p->most[j] - most[j]);
@@ -161,14 +161,14 @@ DS_INLINE void weigh(panel *p, int64_t n, const ds_vec *most, ds_vec *before, in
 /* Lets the rows see the keys from `from` to `end`. */
 DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from, int64_t end, int vectors) {
     const tokens k = tokens_of(call, K), v = tokens_of(call, V);
-    const int64_t d = w->g.d, stride = padded(d);
+    const int64_t d = w->g.d, stride = ds_padded(d);
     bring_queries(p, call, w);
-    for (int64_t first = from / BLOCK * BLOCK; first < end; first += BLOCK) {
-        int64_t n = ds_min(BLOCK, end - first), whole = ds_div_up(n, TILE_ROWS) * TILE_ROWS;
-        bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
-        bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
+    for (int64_t first = from / DS_NEAR_ROWS * DS_NEAR_ROWS; first < end; first += DS_NEAR_ROWS) {
+        int64_t n = ds_min(DS_NEAR_ROWS, end - first), whole = ds_div_up(n, DS_TILE_ROWS) * DS_TILE_ROWS;
+        ds_bring(p->k, token_at(&k, p->s.batch, p->s.first_key + first, p->group), k.token, n, d, k.dtype);
+        ds_bring(p->v, token_at(&v, p->s.batch, p->s.first_key + first, p->group), v.token, n, d, v.dtype);
         __builtin_memset(p->k + n * stride, 0, (size_t)((whole - n) * stride) * 4);
-        ds_vec most[VECTORS], before[VECTORS];
+        ds_vec most[DS_TILE_VECTORS], before[DS_TILE_VECTORS];
         for (int j = 0; j < vectors; j++) most[j] = p->most[j];
         score(p, n, d, most, vectors);
         if (p->has_slopes || first < p->all_from || first + whole > p->all_end) {
@@ -176,17 +176,17 @@ DS_INLINE void attend(panel *p, const ds_call *call, const work *w, int64_t from
             hide(p, vectors * DS_LANES, first, n, most);
         }
         weigh(p, n, most, before, vectors);
-        add_rows(p->o, before, p->v, p->scores, n, d, vectors);
+        ds_add_rows(p->o, before, p->v, p->scores, n, d, vectors);
     }
 }
 
 /* Writes the results of all rows. */
-OUT_OF_LINE void finish(panel *p, const ds_call *call, const work *w, const layout *at) {
+DS_OUT_OF_LINE void finish(panel *p, const ds_call *call, const work *w, const layout *at) {
     const geometry *g = &w->g;
     const tokens o = tokens_of(call, (uint32_t)at->o);
-    float *lse = ds_arg_tensor(call, (uint32_t)at->lse, 0)->data, logarithm[WIDTH];
+    float *lse = ds_arg_tensor(call, (uint32_t)at->lse, 0)->data, logarithm[DS_TILE_WIDTH];
     const ds_vec none = ds_splat(p->s.is_wrong ? __builtin_nanf("") : 0);
-    ds_vec scale[VECTORS];
+    ds_vec scale[DS_TILE_VECTORS];
     for (int j = 0; j < w->vectors; j++) {
         ds_vec_i32 is_seen = p->sum[j] != 0; /* NaN is */
         scale[j] = ds_vselect(is_seen, 1 / p->sum[j], none);
@@ -195,11 +195,11 @@ OUT_OF_LINE void finish(panel *p, const ds_call *call, const work *w, const layo
                                 p->s.is_wrong ? none : ds_splat(-__builtin_inff()));
         ds_store(logarithm, j * DS_LANES, log, DS_F32);
     }
-    turn_out(p->k, p->o, w->each, g->d, scale);
+    ds_turn_out(p->k, p->o, w->each, g->d, scale);
     for (int64_t i = 0; i < p->rows; i++) {
         row r = row_at(w, p, i);
         int64_t query = p->s.first_query + r.query;
-        put(token_at(&o, p->s.batch, query, r.head), p->k + i * padded(g->d), g->d, o.dtype);
+        ds_put_head(token_at(&o, p->s.batch, query, r.head), p->k + i * ds_padded(g->d), g->d, o.dtype);
         lse[(p->s.batch * g->heads + r.head) * g->queries + query] = logarithm[i];
     }
 }
@@ -209,14 +209,14 @@ static float *partial_at(const ds_call *call, const work *w, int64_t item, int64
     return (float *)call->workspace + (item * w->parts + part) * w->partial;
 }
 
-OUT_OF_LINE void leave(const panel *p, float *to, const work *w) {
+DS_OUT_OF_LINE void leave(const panel *p, float *to, const work *w) {
     __builtin_memcpy(to, p->most, (size_t)w->each * 4);
     __builtin_memcpy(to + w->each, p->sum, (size_t)w->each * 4);
     __builtin_memcpy(to + 2 * w->each, p->o, (size_t)(w->partial - 2 * w->each) * 4);
 }
 
 /* Adds what a part has left. */
-OUT_OF_LINE void add_part(panel *p, const float *from, const work *w) {
+DS_OUT_OF_LINE void add_part(panel *p, const float *from, const work *w) {
     for (int j = 0; j < w->vectors; j++) {
         ds_vec its_most = ds_load(from, j * DS_LANES, DS_F32), most = ds_vmax(p->most[j], its_most);
         ds_vec own = ds_vexp2(p->most[j] - most), its = ds_vexp2(its_most - most);
@@ -249,7 +249,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
             int64_t all = p.s.queries * (first_head(&w.g, p.group + 1) - first_head(&w.g, p.group));
             if (all <= FEW_ROWS) attend_few(&p, call, &w, from, stop);
             else if (w.vectors == 1) attend(&p, call, &w, from, stop, 1);
-            else attend(&p, call, &w, from, stop, VECTORS);
+            else attend(&p, call, &w, from, stop, DS_TILE_VECTORS);
         }
         if (w.parts > 1) leave(&p, partial_at(call, &w, of, part), &w);
         else finish(&p, call, &w, at);

@@ -11,9 +11,6 @@ typedef struct layout {
     int starts, alibi, o, lse; /* arguments */
 } layout;
 
-/* Scores start here: -infinity has no difference to itself. */
-#define LEAST (-0x1.fffffep127f)
-
 typedef struct work {
     geometry g;
     int vectors;         /* of rows in a panel */
@@ -29,14 +26,14 @@ typedef struct panel {
     int64_t from, end;                    /* keys that some row sees, */
     int64_t all_from, all_end;            /* and those that all see */
     int has_slopes;
-    int32_t seen_from[WIDTH], seen_end[WIDTH], meets[WIDTH]; /* of each row */
-    float slope[WIDTH];
-    ds_vec most[VECTORS], sum[VECTORS];
-    _Alignas(64) float q[MOST_D * WIDTH];
-    _Alignas(64) float o[(MOST_D + SLACK) * WIDTH];
-    _Alignas(64) float k[BLOCK * MOST_D + SLACK];
-    _Alignas(64) float v[(BLOCK + WIDTH) * MOST_D]; /* and results of few rows behind them */
-    _Alignas(64) float scores[BLOCK * WIDTH];
+    int32_t seen_from[DS_TILE_WIDTH], seen_end[DS_TILE_WIDTH], meets[DS_TILE_WIDTH]; /* of each row */
+    float slope[DS_TILE_WIDTH];
+    ds_vec most[DS_TILE_VECTORS], sum[DS_TILE_VECTORS];
+    _Alignas(64) float q[DS_MOST_D * DS_TILE_WIDTH];
+    _Alignas(64) float o[(DS_MOST_D + DS_TILE_SLACK) * DS_TILE_WIDTH];
+    _Alignas(64) float k[DS_NEAR_ROWS * DS_MOST_D + DS_TILE_SLACK];
+    _Alignas(64) float v[(DS_NEAR_ROWS + DS_TILE_WIDTH) * DS_MOST_D]; /* and results of few rows behind them */
+    _Alignas(64) float scores[DS_NEAR_ROWS * DS_TILE_WIDTH];
 } panel;
 
 /* A row as a query and a head. */
