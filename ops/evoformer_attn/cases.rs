@@ -75,8 +75,13 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
     let mut cases = Vec::new();
     for dtype in DTYPES {
         for &of in shapes {
-            let Shape { b, n, s, l, h, d, .. } = of;
-            let what = format!("{dtype} {b} x {n} x {s} of {l}, {h} heads x {d}, biases {:?}", of.biases);
+            let Shape {
+                b, n, s, l, h, d, ..
+            } = of;
+            let what = format!(
+                "{dtype} {b} x {n} x {s} of {l}, {h} heads x {d}, biases {:?}",
+                of.biases
+            );
             let scores = [b, n, s, l, h];
             let case = Case::new("evoformer_attn", what.clone(), move |numbers| {
                 forward(numbers, dtype, of)
@@ -108,10 +113,18 @@ fn mask(numbers: &mut Numbers, dtype: DType, of: Shape) -> Result<HostTensor> {
     let Shape { b, n, l, .. } = of;
     let mut mask = numbers.host(dtype, &[b, n, 1, 1, l])?;
     let mut values = mask.to_f64()?;
-    values.iter_mut().skip(4).step_by(5).for_each(|v| *v = f64::NEG_INFINITY);
+    values
+        .iter_mut()
+        .skip(4)
+        .step_by(5)
+        .for_each(|v| *v = f64::NEG_INFINITY);
     let keys = usize::try_from(l).unwrap_or(0);
     if n > 1 {
-        values.iter_mut().rev().take(keys).for_each(|v| *v = f64::NEG_INFINITY);
+        values
+            .iter_mut()
+            .rev()
+            .take(keys)
+            .for_each(|v| *v = f64::NEG_INFINITY);
     }
     mask.set_f64(&values)?;
     Ok(mask)
@@ -119,11 +132,15 @@ fn mask(numbers: &mut Numbers, dtype: DType, of: Shape) -> Result<HostTensor> {
 
 #[allow(clippy::cast_precision_loss, reason = "a head is short")]
 fn forward(numbers: &mut Numbers, dtype: DType, of: Shape) -> Result<HostCall> {
-    let Shape { b, n, s, l, h, d, .. } = of;
+    let Shape {
+        b, n, s, l, h, d, ..
+    } = of;
     let [has_keys, has_pairs] = of.biases;
     let [q, k, v] = [s, l, l].map(|tokens| numbers.host(dtype, &[b, n, tokens, h, d]));
     let keys = has_keys.then(|| mask(numbers, dtype, of)).transpose()?;
-    let pairs = has_pairs.then(|| numbers.host(dtype, &[b, 1, h, s, l])).transpose()?;
+    let pairs = has_pairs
+        .then(|| numbers.host(dtype, &[b, 1, h, s, l]))
+        .transpose()?;
     Ok(HostCall {
         args: vec![
             vec![q?],
@@ -152,15 +169,30 @@ fn backward(mut forward: HostCall, numbers: &mut Numbers, wants: [bool; 2]) -> R
         forward.one_mut(5)?.set_f64(&o)?;
         forward.one_mut(6)?.set_f64(&lse)?;
     }
-    let HostCall { args, attributes, scalars } = forward;
+    let HostCall {
+        args,
+        attributes,
+        scalars,
+    } = forward;
     let unwritten = |of: usize| {
         let of = args[of].iter();
-        of.map(|t| HostTensor::unwritten(t.dtype, &t.shape)).collect::<Vec<_>>()
+        of.map(|t| HostTensor::unwritten(t.dtype, &t.shape))
+            .collect::<Vec<_>>()
     };
     let bias = |of: usize, wants: bool| if wants { unwritten(of) } else { vec![] };
-    let results = [bias(3, wants[0]), bias(4, wants[1]), unwritten(0), unwritten(1), unwritten(2)];
+    let results = [
+        bias(3, wants[0]),
+        bias(4, wants[1]),
+        unwritten(0),
+        unwritten(1),
+        unwritten(2),
+    ];
     let mut of = vec![vec![numbers.host(q.dtype, &q.shape)?]];
     of.extend([0, 1, 2, 5, 6, 3, 4].map(|index| args[index].clone()));
     of.extend(results);
-    Ok(HostCall { args: of, attributes, scalars })
+    Ok(HostCall {
+        args: of,
+        attributes,
+        scalars,
+    })
 }

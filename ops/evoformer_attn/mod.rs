@@ -111,7 +111,10 @@ pub struct EvoformerGradients {
 ///
 /// # Upstream
 /// Sums of the biases' gradients are atomic there, and so differ from run to run.
-#[allow(clippy::too_many_arguments, reason = "those of the forward call and three")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of the forward call and three"
+)]
 pub fn evoformer_attn_backward(
     stream: &Stream,
     d_o: &Tensor,
@@ -167,7 +170,9 @@ fn check(op: &'static str, q: &Tensor, k: &Tensor, biases: Biases<'_>) -> Result
     ];
     for (name, bias, want) in expected {
         if let Some(found) = bias.map(Tensor::shape).filter(|found| *found != want) {
-            let text = format!("the bias of {name} is {found:?}; with these q and k it has to be {want:?}");
+            let text = format!(
+                "the bias of {name} is {found:?}; with these q and k it has to be {want:?}"
+            );
             return Err(Error::new(ErrorKind::InvalidArgument, op, text));
         }
     }

@@ -124,7 +124,16 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
 }
 
 fn told(dtype: DType, of: Shape) -> String {
-    let Shape { b, s, h, d, blocks, one_of, layout, .. } = of;
+    let Shape {
+        b,
+        s,
+        h,
+        d,
+        blocks,
+        one_of,
+        layout,
+        ..
+    } = of;
     let causal = if of.causal { ", causal" } else { "" };
     format!(
         "{dtype} {b} x {s}, {h} heads x {d}, 1 of {one_of} of {blocks} blocks {layout}{causal}, masks {:?}",
@@ -149,7 +158,11 @@ fn layout(of: Shape) -> Result<HostTensor> {
 fn mask(numbers: &mut Numbers, shape: &[i64]) -> Result<HostTensor> {
     let mut mask = numbers.host(DType::F32, shape)?;
     let mut values = mask.to_f64()?;
-    values.iter_mut().skip(4).step_by(5).for_each(|v| *v = f64::NEG_INFINITY);
+    values
+        .iter_mut()
+        .skip(4)
+        .step_by(5)
+        .for_each(|v| *v = f64::NEG_INFINITY);
     mask.set_f64(&values)?;
     Ok(mask)
 }
@@ -190,10 +203,18 @@ fn backward(mut forward: HostCall, numbers: &mut Numbers) -> Result<HostCall> {
         forward.one_mut(6)?.set_f64(&o)?;
         forward.one_mut(7)?.set_f64(&lse)?;
     }
-    let HostCall { args, attributes, scalars } = forward;
+    let HostCall {
+        args,
+        attributes,
+        scalars,
+    } = forward;
     let unwritten = || vec![HostTensor::unwritten(q.dtype, &q.shape)];
     let mut of = vec![vec![numbers.host(q.dtype, &q.shape)?]];
     of.extend([0, 1, 2, 6, 7, 3, 4, 5].map(|index| args[index].clone()));
     of.extend([unwritten(), unwritten(), unwritten()]);
-    Ok(HostCall { args: of, attributes, scalars })
+    Ok(HostCall {
+        args: of,
+        attributes,
+        scalars,
+    })
 }

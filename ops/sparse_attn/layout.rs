@@ -36,7 +36,8 @@ impl Layout {
     /// # Errors
     /// What [`Tensor::from_bytes`] says.
     pub fn tensor(&self, stream: &Stream) -> Result<Tensor> {
-        let [heads, blocks] = [self.heads, self.blocks].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        let [heads, blocks] =
+            [self.heads, self.blocks].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         Tensor::from_bytes(stream, DType::U8, &[heads, blocks, blocks], &self.cells)
     }
 
@@ -165,7 +166,9 @@ impl SparsityConfig {
     pub fn layout(&self, tokens: usize) -> Result<Layout> {
         if self.block == 0 || tokens % self.block > 0 {
             let block = self.block;
-            return refuse(format!("{tokens} tokens are no whole number of blocks of {block}"));
+            return refuse(format!(
+                "{tokens} tokens are no whole number of blocks of {block}"
+            ));
         }
         let blocks = tokens / self.block;
         self.check(blocks)?;
@@ -174,7 +177,11 @@ impl SparsityConfig {
             blocks,
             cells: vec![0; self.heads * blocks * blocks],
         };
-        let own = if self.different_layout_per_head { self.heads } else { self.heads.min(1) };
+        let own = if self.different_layout_per_head {
+            self.heads
+        } else {
+            self.heads.min(1)
+        };
         let mut random = Random(match self.sparsity {
             Sparsity::Variable { seed, .. } | Sparsity::BigBird { seed, .. } => seed,
             _ => 0,
@@ -183,7 +190,9 @@ impl SparsityConfig {
             self.sparsity.set(&mut layout, head, &mut random);
         }
         for head in own..self.heads {
-            layout.cells.copy_within(0..blocks * blocks, head * blocks * blocks);
+            layout
+                .cells
+                .copy_within(0..blocks * blocks, head * blocks * blocks);
         }
         Ok(layout)
     }
@@ -194,10 +203,11 @@ impl SparsityConfig {
             true => refuse(format!("{n} {what} blocks of a sequence that has {blocks}")),
             false => Ok(()),
         };
-        let only_both_ways = |unidirectional: bool, horizontal: bool| match unidirectional && horizontal {
-            true => refuse("horizontal global blocks would see what is behind them".to_owned()),
-            false => Ok(()),
-        };
+        let only_both_ways =
+            |unidirectional: bool, horizontal: bool| match unidirectional && horizontal {
+                true => refuse("horizontal global blocks would see what is behind them".to_owned()),
+                false => Ok(()),
+            };
         let ranges = |of: &[Range<usize>]| match of.iter().find(|range| range.is_empty()) {
             Some(range) => refuse(format!("global blocks {range:?} are none")),
             None => Ok(()),
@@ -300,7 +310,13 @@ impl Sparsity {
                 }
                 set_window_after_window(layout, head, windows, *unidirectional);
                 for global in global {
-                    set_global(layout, head, global.clone(), *unidirectional, *horizontal_global);
+                    set_global(
+                        layout,
+                        head,
+                        global.clone(),
+                        *unidirectional,
+                        *horizontal_global,
+                    );
                 }
             }
             Self::BigBird {
@@ -311,7 +327,11 @@ impl Sparsity {
                 ..
             } => {
                 for row in all {
-                    let of = if *unidirectional { row + 1 } else { layout.blocks };
+                    let of = if *unidirectional {
+                        row + 1
+                    } else {
+                        layout.blocks
+                    };
                     set_random(layout, head, row, of, *random_blocks, random);
                 }
                 layout.set_windows(head, window_blocks / 2, true);
@@ -342,7 +362,12 @@ impl Sparsity {
 }
 
 /// Windows side by side, within which blocks see each other; the last length repeats.
-fn set_window_after_window(layout: &mut Layout, head: usize, windows: &[usize], unidirectional: bool) {
+fn set_window_after_window(
+    layout: &mut Layout,
+    head: usize,
+    windows: &[usize],
+    unidirectional: bool,
+) {
     let last = windows.last().copied().unwrap_or(layout.blocks).max(1);
     let mut lengths = windows.iter().copied().chain(std::iter::repeat(last));
     let mut start = 0;
@@ -375,7 +400,13 @@ fn fixed_globals(blocks: usize, local: usize, global: usize, before: usize) -> V
 }
 
 /// Lets all, or those from the first on, see `global`, and where `horizontal` these see all.
-fn set_global(layout: &mut Layout, head: usize, global: Range<usize>, only_behind: bool, horizontal: bool) {
+fn set_global(
+    layout: &mut Layout,
+    head: usize,
+    global: Range<usize>,
+    only_behind: bool,
+    horizontal: bool,
+) {
     let all = 0..layout.blocks;
     if horizontal {
         layout.set(head, global.clone(), all.clone());
@@ -385,7 +416,14 @@ fn set_global(layout: &mut Layout, head: usize, global: Range<usize>, only_behin
 }
 
 /// Lets a row see `n` different blocks of the first `of`, or all of them.
-fn set_random(layout: &mut Layout, head: usize, row: usize, of: usize, n: usize, random: &mut Random) {
+fn set_random(
+    layout: &mut Layout,
+    head: usize,
+    row: usize,
+    of: usize,
+    n: usize,
+    random: &mut Random,
+) {
     let mut left: Vec<usize> = (0..of).collect();
     for _ in 0..n.min(of) {
         let column = left.swap_remove(random.below(left.len()));
@@ -397,7 +435,10 @@ fn set_random(layout: &mut Layout, head: usize, row: usize, of: usize, n: usize,
 struct Random(u64);
 
 impl Random {
-    #[allow(clippy::cast_possible_truncation, reason = "the result is below a usize")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the result is below a usize"
+    )]
     fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -409,5 +450,9 @@ impl Random {
 }
 
 fn refuse<T>(text: String) -> Result<T> {
-    Err(Error::new(ErrorKind::InvalidArgument, "sparse_attn layout", text))
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        "sparse_attn layout",
+        text,
+    ))
 }

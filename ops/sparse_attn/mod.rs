@@ -104,7 +104,10 @@ pub fn sparse_attn(
 ///
 /// # Errors
 /// As [`sparse_attn`].
-#[allow(clippy::too_many_arguments, reason = "those of the forward call and two")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of the forward call and two"
+)]
 pub fn sparse_attn_backward(
     stream: &Stream,
     d_o: &Tensor,

@@ -74,6 +74,8 @@ pub(super) fn sparse_attn(call: &mut HostCall) -> Result<()> {
 /// -> (dq, dk, dv)`.
 pub(super) fn sparse_attn_backward(call: &mut HostCall) -> Result<()> {
     let problem = Problem::of(call, 1, 6)?;
-    let gradients = problem.tokens.backward(call, problem.rows(), |_, _, _| ())?;
+    let gradients = problem
+        .tokens
+        .backward(call, problem.rows(), |_, _, _| ())?;
     write(call, 9, &gradients)
 }
