@@ -1,6 +1,9 @@
 //! What the ops mean, in f64.
 
-use ds_core::{Result, op::HostCall};
+use ds_core::{
+    Result,
+    op::{HostCall, HostTensor},
+};
 
 use crate::attend::{Row, Tokens, extent, optional, write};
 
@@ -78,7 +81,7 @@ pub(super) fn evoformer_attn(call: &mut HostCall) -> Result<()> {
 /// `evoformer_attn_backward(do, q, k, v, o, lse, bias1, bias2, dbias1, dbias2, scale) -> (dq, dk, dv)`.
 pub(super) fn evoformer_attn_backward(call: &mut HostCall) -> Result<()> {
     let problem = Problem::of(call, 1, 6)?;
-    let zeros = |index: usize| call.args[index].first().map(|t| t.zeros());
+    let zeros = |index: usize| call.args[index].first().map(HostTensor::zeros);
     let (mut dbias1, mut dbias2) = (zeros(8), zeros(9));
     let bias = |row: &Row, j: usize, slope: f64| {
         let (bias1, bias2) = problem.biases_at(row.lse);

@@ -164,7 +164,7 @@ impl SparsityConfig {
     /// cannot do. Ranges that are to end at their beginning are refused, as there, and so are windows of
     /// no blocks, which there are an error of Python's.
     pub fn layout(&self, tokens: usize) -> Result<Layout> {
-        if self.block == 0 || tokens % self.block > 0 {
+        if self.block == 0 || !tokens.is_multiple_of(self.block) {
             let block = self.block;
             return refuse(format!(
                 "{tokens} tokens are no whole number of blocks of {block}"
@@ -199,15 +199,20 @@ impl SparsityConfig {
 
     /// Refuses what is impossible in a sequence of `blocks` blocks.
     fn check(&self, blocks: usize) -> Result<()> {
-        let fits = |what: &str, n: usize| match n > blocks {
-            true => refuse(format!("{n} {what} blocks of a sequence that has {blocks}")),
-            false => Ok(()),
+        let fits = |what: &str, n: usize| {
+            if n > blocks {
+                refuse(format!("{n} {what} blocks of a sequence that has {blocks}"))
+            } else {
+                Ok(())
+            }
         };
-        let only_both_ways =
-            |unidirectional: bool, horizontal: bool| match unidirectional && horizontal {
-                true => refuse("horizontal global blocks would see what is behind them".to_owned()),
-                false => Ok(()),
-            };
+        let only_both_ways = |unidirectional: bool, horizontal: bool| {
+            if unidirectional && horizontal {
+                refuse("horizontal global blocks would see what is behind them".to_owned())
+            } else {
+                Ok(())
+            }
+        };
         let ranges = |of: &[Range<usize>]| match of.iter().find(|range| range.is_empty()) {
             Some(range) => refuse(format!("global blocks {range:?} are none")),
             None => Ok(()),
@@ -222,7 +227,10 @@ impl SparsityConfig {
                 global_patterns,
             } => {
                 only_both_ways(*unidirectional, *horizontal_global)?;
-                if *global_blocks == 0 || *local_blocks == 0 || local_blocks % global_blocks > 0 {
+                if *global_blocks == 0
+                    || *local_blocks == 0
+                    || !local_blocks.is_multiple_of(*global_blocks)
+                {
                     return refuse(format!(
                         "{global_blocks} global blocks do not divide a window of {local_blocks}"
                     ));
