@@ -281,6 +281,20 @@
   {0x29, 0xe7, 0xe6, 0xd2, 0x2a, 0xa6, 0x8c, 0x42, \
    0xc5, 0xd2, 0xe5, 0x48, 0xdc, 0x0c, 0xdb, 0xa8}
 
+// op evoformer_attn(q: T[B, N, S, H, D], k: T[B, N, L, H, D], v: T[B, N, L, H, D], bias1: optional T[B, N, 1, 1, L], bias2: optional T[B, 1, H, S, L], scale: f64) -> (o: T[B, N, S, H, D], lse: f32[B, N, H, S]) where T: f32 | f16 | bf16
+#define DS_OP_EVOFORMER_ATTN "evoformer_attn"
+#define DS_OP_EVOFORMER_ATTN_SCHEMA_TEXT "aeb96afe22f5bf6fd8a66eb8c9ba121d"
+#define DS_OP_EVOFORMER_ATTN_SCHEMA \
+  {0xae, 0xb9, 0x6a, 0xfe, 0x22, 0xf5, 0xbf, 0x6f, \
+   0xd8, 0xa6, 0x6e, 0xb8, 0xc9, 0xba, 0x12, 0x1d}
+
+// op evoformer_attn_backward(do: T[B, N, S, H, D], q: T[B, N, S, H, D], k: T[B, N, L, H, D], v: T[B, N, L, H, D], o: T[B, N, S, H, D], lse: f32[B, N, H, S], bias1: optional T[B, N, 1, 1, L], bias2: optional T[B, 1, H, S, L], dbias1: inout optional T[B, N, 1, 1, L], dbias2: inout optional T[B, 1, H, S, L], scale: f64) -> (dq: T[B, N, S, H, D], dk: T[B, N, L, H, D], dv: T[B, N, L, H, D]) where T: f32 | f16 | bf16
+#define DS_OP_EVOFORMER_ATTN_BACKWARD "evoformer_attn_backward"
+#define DS_OP_EVOFORMER_ATTN_BACKWARD_SCHEMA_TEXT "e9b83d45fbb1f8cfb70a304f47a55f1e"
+#define DS_OP_EVOFORMER_ATTN_BACKWARD_SCHEMA \
+  {0xe9, 0xb8, 0x3d, 0x45, 0xfb, 0xb1, 0xf8, 0xcf, \
+   0xb7, 0x0a, 0x30, 0x4f, 0x47, 0xa5, 0x5f, 0x1e}
+
 // op flash_attn(q: T[B, S, H, D], k: T[B, L, G, D], v: T[B, L, G, D], alibi: optional f32[H], scale: f64, causal: static bool = false, window_left: static i64 = -1, window_right: static i64 = -1) -> (o: T[B, S, H, D], lse: f32[B, H, S]) where T: f32 | f16 | bf16
 #define DS_OP_FLASH_ATTN "flash_attn"
 #define DS_OP_FLASH_ATTN_SCHEMA_TEXT "da0df105ee79edf32187e80f4a40731a"
@@ -784,6 +798,20 @@
 #define DS_OP_LOG_SOFTMAX_BACKWARD_SCHEMA \
   {0x51, 0xb9, 0xde, 0x9f, 0x59, 0xcf, 0xd5, 0x9e, \
    0x5d, 0xb4, 0x90, 0xec, 0x31, 0xed, 0xf9, 0xeb}
+
+// op sparse_attn(q: T[B, S, H, D], k: T[B, S, H, D], v: T[B, S, H, D], layout: I[H, M, M], key_padding_mask: optional f32[B, S], attn_mask: optional f32[S, S], scale: f64, causal: static bool = false) -> (o: T[B, S, H, D], lse: f32[B, H, S]) where T: f32 | f16 | bf16, I: u8 | i32 | i64 | bool
+#define DS_OP_SPARSE_ATTN "sparse_attn"
+#define DS_OP_SPARSE_ATTN_SCHEMA_TEXT "d09b678a09fda50722d7293513cb4908"
+#define DS_OP_SPARSE_ATTN_SCHEMA \
+  {0xd0, 0x9b, 0x67, 0x8a, 0x09, 0xfd, 0xa5, 0x07, \
+   0x22, 0xd7, 0x29, 0x35, 0x13, 0xcb, 0x49, 0x08}
+
+// op sparse_attn_backward(do: T[B, S, H, D], q: T[B, S, H, D], k: T[B, S, H, D], v: T[B, S, H, D], o: T[B, S, H, D], lse: f32[B, H, S], layout: I[H, M, M], key_padding_mask: optional f32[B, S], attn_mask: optional f32[S, S], scale: f64, causal: static bool = false) -> (dq: T[B, S, H, D], dk: T[B, S, H, D], dv: T[B, S, H, D]) where T: f32 | f16 | bf16, I: u8 | i32 | i64 | bool
+#define DS_OP_SPARSE_ATTN_BACKWARD "sparse_attn_backward"
+#define DS_OP_SPARSE_ATTN_BACKWARD_SCHEMA_TEXT "86960711aa6ed5fffc0fa5e97990bc48"
+#define DS_OP_SPARSE_ATTN_BACKWARD_SCHEMA \
+  {0x86, 0x96, 0x07, 0x11, 0xaa, 0x6e, 0xd5, 0xff, \
+   0xfc, 0x0f, 0xa5, 0xe9, 0x79, 0x90, 0xbc, 0x48}
 
 // op nhwc_bias_add(x: T[S..., C], bias: T[C]) -> (y: T[S..., C]) where T: f32 | f16 | bf16
 #define DS_OP_NHWC_BIAS_ADD "nhwc_bias_add"

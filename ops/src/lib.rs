@@ -11,6 +11,7 @@ use ds_core::{
     op::{self, Op},
 };
 
+mod attend;
 pub mod inference;
 mod lists;
 pub mod ragged_batch;

@@ -8,6 +8,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod evoformer_attn;
 mod flash_attn;
 mod fp_quantizer;
 mod golden;
@@ -28,6 +29,7 @@ mod reduce;
 mod rope;
 mod sampling;
 mod softmax;
+mod sparse_attn;
 mod transformer;
 
 use std::{
