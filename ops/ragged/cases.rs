@@ -131,7 +131,13 @@ fn calls(size: Size) -> Vec<(Batch, Heads)> {
                 Wrong::Count,
             ] {
                 for heads in [HEADS[0], HEADS[1], HEADS[2]] {
-                    calls.push((Batch { wrong, ..BATCHES[0] }, heads));
+                    calls.push((
+                        Batch {
+                            wrong,
+                            ..BATCHES[0]
+                        },
+                        heads,
+                    ));
                 }
             }
             calls
@@ -253,7 +259,10 @@ fn rows(size: Size, dtype: DType) -> Vec<Case> {
     let calls: Vec<(Batch, i64)> = match size {
         Size::Small => {
             let wrong = [Wrong::Descent, Wrong::End, Wrong::Count];
-            let wrong = wrong.map(|wrong| Batch { wrong, ..BATCHES[0] });
+            let wrong = wrong.map(|wrong| Batch {
+                wrong,
+                ..BATCHES[0]
+            });
             let each = BATCHES.into_iter().chain(wrong);
             each.flat_map(|b| [(b, 40), (b, 131), (b, 0)]).collect()
         }
@@ -341,7 +350,10 @@ fn logits_gather(
             vec![numbers.host(dtype, &[tokens, d])?],
             vec![part(first)?],
             vec![part(end)?],
-            vec![HostTensor::unwritten(dtype, &[i64::try_from(sequences).unwrap_or(0), d])],
+            vec![HostTensor::unwritten(
+                dtype,
+                &[i64::try_from(sequences).unwrap_or(0), d],
+            )],
         ],
         attributes: vec![],
         scalars: vec![],

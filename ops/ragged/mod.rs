@@ -128,9 +128,8 @@ pub fn paged_attention(
 /// `inference/v2/kernels/ragged_ops/linear_blocked_kv_rotary`: `linear_kv_copy` without tables, else
 /// `kv_rotary_embeddings` and `kv_trained_rotary_embeddings`, which have no interleaved layout. There are
 /// twelve ratios of heads and four lengths of a head there, and any other does nothing where assertions
-/// are off; a block that is none is written through. Angles are taken from frequencies of the dtype, so
-/// that in bf16 late positions are wrong by whole turns; here tables are those of
-/// [`crate::rope::rope_tables`].
+/// are off; a block that is none is written through. Tables here
+/// are those of [`crate::rope::rope_tables`].
 pub fn kv_append(
     stream: &Stream,
     qkv: &Tensor,
@@ -245,7 +244,10 @@ pub fn logits_gather(stream: &Stream, x: &Tensor, starts: &Tensor) -> Result<Ten
     };
     let sequences = bounds - 1;
     let y = Tensor::empty(stream, x.dtype(), &[sequences, d])?;
-    let (first, end) = (starts.narrow(0, 0, sequences)?, starts.narrow(0, 1, sequences)?);
+    let (first, end) = (
+        starts.narrow(0, 0, sequences)?,
+        starts.narrow(0, 1, sequences)?,
+    );
     op::launch(
         LOGITS_GATHER.op()?,
         stream,

@@ -65,7 +65,9 @@ impl Batch {
         let block = usize::try_from(token.checked_div(self.each)?).ok()?;
         let block = *self.blocks[of.index * self.row..][..self.row].get(block)?;
         let place = block.checked_mul(self.each)? + token % self.each;
-        usize::try_from(place).ok().filter(|_| (0..self.count).contains(&block))
+        usize::try_from(place)
+            .ok()
+            .filter(|_| (0..self.count).contains(&block))
     }
 
     /// Whether the table has room for all tokens of a sequence.
@@ -132,7 +134,9 @@ fn keys(batch: &Batch, of: &Sequence, mask: Mask, i: usize) -> Option<Vec<(usize
         return None;
     }
     let key = |j: i64| Some((batch.place(of, j)?, (i + of.seen - j).abs() as f64));
-    mask.keys_of(i, queries, of.seen + queries).map(key).collect()
+    mask.keys_of(i, queries, of.seen + queries)
+        .map(key)
+        .collect()
 }
 
 /// Softmax of the scores, times the values that begin at the place beside each.
@@ -174,9 +178,10 @@ impl Angles {
 
     fn turn(&self, head: &mut [f64], position: usize) {
         for point in 0..self.points.min(head.len() / 2) {
-            let (a, b) = match self.interleaved {
-                true => (2 * point, 2 * point + 1),
-                false => (point, self.points.min(head.len() / 2) + point),
+            let (a, b) = if self.interleaved {
+                (2 * point, 2 * point + 1)
+            } else {
+                (point, self.points.min(head.len() / 2) + point)
             };
             let at = position * self.points + point;
             let (c, s) = (self.cos[at], self.sin[at]);
@@ -234,7 +239,10 @@ pub(super) fn ragged_embed(call: &mut HostCall) -> Result<()> {
     let (starts, seen) = (call.one(3)?.to_i64()?, call.one(4)?.to_i64()?);
     let offset = HostCall::integer(&call.scalars, 0)?;
     let row = |table: usize, index: Option<i64>| -> Result<Vec<f64>> {
-        let (table, row) = (call.one(table)?, index.and_then(|i| usize::try_from(i).ok()));
+        let (table, row) = (
+            call.one(table)?,
+            index.and_then(|i| usize::try_from(i).ok()),
+        );
         let [rows, _] = extents::<2>(table);
         Ok(match row.filter(|row| *row < rows) {
             Some(row) => table.to_f64()?[row * d..(row + 1) * d].to_vec(),

@@ -45,7 +45,9 @@ impl BlockedAllocator {
             return Err(invalid("allocate blocks", text));
         };
         let given: Vec<u32> = self.free.drain(left..).rev().collect();
-        given.iter().for_each(|&b| self.is_free[b as usize] = false);
+        for &block in &given {
+            self.is_free[block as usize] = false;
+        }
         Ok(given)
     }
 
@@ -388,7 +390,9 @@ mod tests {
             (513, 640),
             (641, 768),
         ];
-        known.map(|(tokens, want)| assert_eq!(padded(tokens), want, "{tokens}"));
+        for (tokens, want) in known {
+            assert_eq!(padded(tokens), want, "{tokens}");
+        }
     }
 
     #[test]
