@@ -11,7 +11,8 @@
  * machine size. A phase without items is passed over.
  *
  * A kernel never allocates, starts threads, keeps state, or touches errno or the rounding mode. It
- * needs no library, libc included, beyond what compilers call by themselves (memcpy, memset).
+ * needs no library, libc included, beyond what compilers call by themselves (memcpy, memset). It takes
+ * less than 512 KiB of stack: a block of a matrix may be packed there.
  */
 #ifndef DS_CPU_H
 #define DS_CPU_H
