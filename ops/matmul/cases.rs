@@ -246,7 +246,12 @@ fn grouped(dtype: DType, experts: &Experts, columns: bool) -> Case {
     let &Experts { starts, rows, n, k } = experts;
     let count = i64::try_from(starts.len()).unwrap_or(1) - 1;
     let extents = [count, rows, n, k];
-    let call = grouped_call(dtype, DType::I64, starts, extents, Activation::Identity);
+    // Either of the dtypes of starts meets each of the sizes.
+    let of_starts = match dtype {
+        DType::BF16 => DType::I32,
+        _ => DType::I64,
+    };
+    let call = grouped_call(dtype, of_starts, starts, extents, Activation::Identity);
     let view = if columns { ", w transposed" } else { "" };
     let name = format!("{dtype} {rows}x{k}x{n}, {count} experts{view}");
     // Weights of experts without rows are not read.

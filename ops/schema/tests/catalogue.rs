@@ -10,7 +10,7 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// A change here means that every plugin with such a kernel must be built again.
-const HASHES: [(&str, &str); 9] = [
+const HASHES: [(&str, &str); 10] = [
     ("rms_norm", "9159f2135d66f1648b870fbfe7363695"),
     ("rms_norm_backward", "9befffc387498331405dc02823e0eb75"),
     ("add_rms_norm", "f41070d3eca2cb32bc038e95462f9ce7"),
@@ -19,6 +19,7 @@ const HASHES: [(&str, &str); 9] = [
     ("adam_rollback", "c54591137f121c228d617083a76156fa"),
     ("matmul", "60e2c888ad085a3d8fdeab7f3e9946b4"),
     ("linear", "5bfd58dd9a9426e42f1ac3cf64b6e329"),
+    ("grouped_matmul", "155e822f1c7c61c1d3ac1ca0b8636d13"),
     ("cast", "12594ea2b298c7389e273439f3946892"),
 ];
 
@@ -72,6 +73,8 @@ fn canonical_texts_read_well() {
              where T: f32 | f16 | bf16",
             "op linear(x: T[M, K], w: T[N, K], bias: optional T[N], residual: optional T[M, N], \
              kind: static i64 = 0) -> (y: T[M, N]) where T: f32 | f16 | bf16",
+            "op grouped_matmul(x: T[R, K], w: T[E, N, K], starts: I[E1], bias: optional T[E, N], \
+             kind: static i64 = 0) -> (y: T[R, N]) where T: f32 | f16 | bf16, I: i32 | i64",
             "op cast(x: A[S...]) -> (y: B[S...]) \
              where A: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2, \
              B: f32 | f16 | bf16 | f64 | i8 | u8 | i16 | i32 | i64 | bool | f8e4m3 | f8e5m2",
@@ -103,7 +106,7 @@ fn sets_are_deepspeeds() {
         [
             vec!["inference_core_ops", "transformer_inference"],
             vec!["cpu_adam", "fused_adam"],
-            vec!["matmul"],
+            vec!["gemm"],
             vec!["cast"],
         ]
     );
