@@ -182,7 +182,10 @@ fn appends(size: Size, dtype: DType) -> Vec<Case> {
     let prompts = batch(&[(512, 512); 8], 64, 16);
     let calls: Vec<(Batch, Heads)> = match size {
         Size::Small => calls(size),
-        Size::Cached => vec![(batch(&[(4, 60); 8], 16, 4), heads(8, 2, 64, CAUSAL))],
+        Size::Cached => vec![
+            (batch(&[(4, 60); 8], 16, 4), heads(8, 2, 64, CAUSAL)),
+            (batch(&[(1, 63); 32], 16, 4), heads(8, 2, 64, CAUSAL)),
+        ],
         Size::Large => vec![(prompts, LLAMA)],
     };
     let mut cases = Vec::new();
@@ -266,7 +269,10 @@ fn rows(size: Size, dtype: DType) -> Vec<Case> {
             let each = BATCHES.into_iter().chain(wrong);
             each.flat_map(|b| [(b, 40), (b, 131), (b, 0)]).collect()
         }
-        Size::Cached => vec![(batch(&[(16, 4); 4], 16, 4), 512)],
+        Size::Cached => vec![
+            (batch(&[(16, 4); 4], 16, 4), 512),
+            (batch(&[(1, 19); 64], 16, 4), 512),
+        ],
         Size::Large => vec![(prompts, 4096)],
     };
     let mut cases = Vec::new();
@@ -316,7 +322,7 @@ fn ragged_embed(
     lists.pop();
     let mut args = vec![
         vec![numbers.host(dtype, &[words, d])?],
-        vec![numbers.integers(DType::I32, &[tokens], words + none)?],
+        vec![numbers.integers(of, &[tokens], words + none)?],
         vec![numbers.host(dtype, &[rows, d])?],
     ];
     args.extend(lists);

@@ -66,9 +66,11 @@ const SMALL: [Shape; 18] = [
     shape([1, 16, 0, 8, 2, 1], DType::I64, false, [true, true]),
     shape([1, 16, 2, 0, 2, 1], DType::I64, false, [true, true]),
 ];
-const CACHED: [Shape; 2] = [
+const CACHED: [Shape; 4] = [
     shape([1, 256, 4, 64, 16, 4], DType::U8, false, [false, false]),
     shape([1, 256, 4, 64, 4, 2], DType::I64, true, [true, true]),
+    shape([1, 256, 4, 64, 8, 4], DType::I32, false, [false, false]),
+    shape([1, 256, 4, 64, 8, 2], DType::Bool, true, [false, false]),
 ];
 /// Every density of a long sequence, and its small blocks.
 const LARGE: [Shape; 6] = [
