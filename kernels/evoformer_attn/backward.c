@@ -5,7 +5,7 @@
  * sequences: an item takes several sequences of a head, one after the other, and adds to sums of its own.
  */
 #include "biased.h"
-#include "ds_cpu_attend_backward.h"
+#include "ds_cpu_biased_backward.h"
 
 /* evoformer_attn_backward(do, q, k, v, o, lse, bias1, bias2, dbias1, dbias2, scale) -> (dq, dk, dv).
  *
@@ -62,12 +62,12 @@ static void plan(const ds_call *call, ds_plan *out) {
 }
 
 /* A head of a sequence, whose sums are among the numbers of an item. */
-static void run_head(ds_slope_panel *p, const ds_call *call, const work *w, float *numbers, place at) {
+static void run_head(ds_biased_gradient *p, const ds_call *call, const work *w, float *numbers, place at) {
     const extents *e = &w->e;
     const ds_attention of = attention_of(call, e, Q, BIAS1, at);
     const ds_head dq = head_of(call, DQ, at), dk = head_of(call, DK, at), dv = head_of(call, DV, at);
     const ds_head o = head_of(call, O, at);
-    const ds_slopes from = {
+    const ds_gradients from = {
         .d_o = head_of(call, DO, at),
         .lse = (const float *)ds_arg_tensor(call, LSE, 0)->data + first_lse(e, at),
         .dots = numbers + w->dots_at,
@@ -81,9 +81,9 @@ static void run_head(ds_slope_panel *p, const ds_call *call, const work *w, floa
         numbers[w->dots_at + i] = ds_dot(ds_token(&from.d_o, i), ds_token(&o, i), e->d, o.dtype);
     const int vectors = ds_panel_vectors(e->keys);
     for (int64_t key = 0; key < e->keys; key += vectors * DS_LANES) {
-        ds_slope_begin(p, &of, &from, key, ds_min(vectors * DS_LANES, e->keys - key), vectors);
-        ds_slope_to(p, 0, e->queries);
-        ds_slope_end(p, &dk, &dv);
+        ds_biased_gradient_begin(p, &of, &from, key, ds_min(vectors * DS_LANES, e->keys - key), vectors);
+        ds_biased_gradient_to(p, 0, e->queries);
+        ds_biased_gradient_end(p, &dk, &dv);
     }
     for (int64_t i = 0; i < e->queries; i++) {
         float *sum = numbers + i * w->sums;
@@ -92,7 +92,7 @@ static void run_head(ds_slope_panel *p, const ds_call *call, const work *w, floa
     }
 }
 
-static void run_share(ds_slope_panel *p, const ds_call *call, const work *w, int64_t item) {
+static void run_share(ds_biased_gradient *p, const ds_call *call, const work *w, int64_t item) {
     const extents *e = &w->e;
     const int64_t share = item % w->shares, head = item / w->shares;
     float *numbers = w->items + item * w->numbers;
@@ -118,7 +118,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     const work w = work_of(call);
     const extents *e = &w.e;
     const uint32_t dtype = ds_arg_tensor(call, Q, 0)->dtype;
-    ds_slope_panel p;
+    ds_biased_gradient p;
     for (int64_t item = begin; item < end; item++) {
         if (phase == 0) run_share(&p, call, &w, item);
         else if (phase == 1)

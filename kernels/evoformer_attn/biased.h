@@ -3,7 +3,7 @@
 #ifndef DS_BIASED_H
 #define DS_BIASED_H
 
-#include "ds_cpu_attend_runs.h"
+#include "ds_cpu_biased.h"
 
 /* [B, N, tokens, H, D]. */
 typedef struct extents {

@@ -25,15 +25,15 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
     const int vectors = ds_panel_vectors(e.queries);
     const int64_t width = vectors * DS_LANES, panels = ds_div_up(e.queries, width);
     float *lse = ds_arg_tensor(call, LSE, 0)->data;
-    ds_panel p;
+    ds_biased p;
     for (int64_t item = begin; item < end; item++) {
         const int64_t first = item % panels * width, head = item / panels, sequence = head / e.heads;
         const place at = {sequence / e.n, sequence % e.n, head % e.heads};
         const ds_attention of = attention_of(call, &e, Q, BIAS1, at);
         const ds_head o = head_of(call, O, at);
-        ds_attend_begin(&p, &of, first, ds_min(width, e.queries - first), vectors);
-        ds_attend_to(&p, 0, e.keys);
-        ds_attend_end(&p, &o, lse + first_lse(&e, at) + first);
+        ds_biased_begin(&p, &of, first, ds_min(width, e.queries - first), vectors);
+        ds_biased_to(&p, 0, e.keys);
+        ds_biased_end(&p, &o, lse + first_lse(&e, at) + first);
     }
 }
 

@@ -3,13 +3,12 @@
  *
  * Limit: multiply-add instructions, 10 d flops for each key that a query sees, of five products.
  *
- * Keys lie on the lanes of vectors: a panel of them keeps the gradients of its keys and values until all
- * rows that see it have passed, a row being a query of a head. Gradients of the queries are added up in
- * memory, panel after panel, so that each product is computed once; who adds to a row are the panels of
- * one item, in their order. Where sequences and heads are few, panels are dealt to several items, each
- * with sums of its own.
+ * Keys lie on the lanes of vectors, as ds_cpu_attend_backward.h has it; a row is a query of a head. Who adds to
+ * the gradients of a row are the panels of one item, in their order. Where sequences and heads are few, panels
+ * are dealt to several items, each with sums of its own.
  */
-#include "ds_cpu_attention.h"
+#include "ds_cpu_attend_backward.h"
+#include "ds_cpu_sequences.h"
 
 /* flash_attn_backward(do, q, k, v, o, lse, alibi, scale, ...) -> (dq, dk, dv) and
  * flash_attn_varlen_backward(do, q, k, v, o, lse, q_starts, kv_starts, alibi, scale, ...) -> (dq, dk, dv).
@@ -43,9 +42,9 @@ static work work_of(const ds_call *call, const layout *at) {
     const geometry *g = &w.g;
     w.slots = places(g, 0);
     w.shares = ds_min(MOST_SHARES, ds_div_up(ENOUGH_ITEMS, ds_max(1, w.slots * g->groups)));
-    w.shares = ds_max(1, ds_min(w.shares, g->keys / WIDTH));
+    w.shares = ds_max(1, ds_min(w.shares, g->keys / DS_GEMM_COLUMNS));
     w.rows = g->groups * g->batch * g->queries * g->shared;
-    w.sums = padded(g->d);
+    w.sums = ds_padded(g->d);
     w.first_sum = ds_div_up(w.rows, DS_LANES) * DS_LANES;
     if (!call->workspace) return w; /* in `plan` */
     w.dots = ds_at(call->workspace, table_bytes(g), DS_I8);
@@ -72,190 +71,112 @@ static inline int64_t row_number(const geometry *g, int64_t group, int64_t batch
     return group * g->batch * g->queries * g->shared + (batch * g->queries + query) * shared + of;
 }
 
-/* What is near of an item. */
-typedef struct near {
+/* A panel of keys of an item, and the rows that are near. */
+typedef struct panel {
+    ds_gradient_panel of;
     sequence s;
+    const geometry *g;
     int64_t group, head, shared; /* heads of queries: the first, and how many */
+    int64_t key, first, rows;    /* the first of the keys, and of so many rows */
     float scale;
     const float *slopes;
-    _Alignas(64) float keys[WIDTH * MOST_D];              /* as rows, */
-    _Alignas(64) float k[MOST_D * WIDTH];                 /* and as panels; times what makes powers of two */
-    _Alignas(64) float v[MOST_D * WIDTH];
-    _Alignas(64) float dk[(MOST_D + SLACK) * WIDTH];
-    _Alignas(64) float dv[(MOST_D + SLACK) * WIDTH];
-    _Alignas(64) float q[BLOCK * MOST_D + SLACK];         /* rows */
-    _Alignas(64) float d_o[BLOCK * MOST_D + SLACK];
-    _Alignas(64) float weights[BLOCK * WIDTH];
-    _Alignas(64) float slants[BLOCK * WIDTH];             /* gradients of the scores */
-    float lse[BLOCK], dot[BLOCK];
-} near;
+} panel;
 
-/* Panel of keys or values from `key` on. */
-OUT_OF_LINE void bring_panel(near *p, float *panel, float *rows, const tokens *t, const geometry *g, int64_t key, int64_t n,
-                             float scale) {
-    const int64_t stride = padded(g->d);
-    bring(rows, token_at(t, p->s.batch, p->s.first_key + key, p->group), t->token, n, g->d, t->dtype);
-    __builtin_memset(rows + n * stride, 0, (size_t)((WIDTH - n) * stride) * 4);
-    turn_in(panel, WIDTH, rows, g->d, scale);
-}
-
-/* Brings `n` rows from `first` on, and as many of zeros without weights as make tiles whole. */
-OUT_OF_LINE void bring_block(near *p, const ds_call *call, const work *w, int64_t first, int64_t n) {
+/* Brings the rows that are near, whose sums are in `dq`. */
+DS_OUT_OF_LINE void bring_rows(panel *p, const ds_call *call, const work *w, float *dq) {
     const geometry *g = &w->g;
     const tokens q = tokens_of(call, Q), d_o = tokens_of(call, DO);
     const float *lse = ds_arg_tensor(call, LSE, 0)->data;
-    const int64_t stride = padded(g->d), whole = lines(n);
-    bring_rows(p->q, &q, g, &p->s, p->group, first, n);
-    bring_rows(p->d_o, &d_o, g, &p->s, p->group, first, n);
-    __builtin_memset(p->q + n * stride, 0, (size_t)((whole - n) * stride) * 4);
-    __builtin_memset(p->d_o + n * stride, 0, (size_t)((whole - n) * stride) * 4);
-    for (int64_t i = 0; i < whole; i++) {
-        p->lse[i] = __builtin_inff();
-        p->dot[i] = 0;
-        if (i >= n) continue;
-        int64_t query = p->s.first_query + (first + i) / p->shared, of = (first + i) % p->shared;
-        float sum = LOG2_E * lse[(p->s.batch * g->heads + p->head + of) * g->queries + query];
-        if (sum != -__builtin_inff()) p->lse[i] = sum; /* else it sees nothing */
-        p->dot[i] = w->dots[row_number(g, p->group, p->s.batch, query, of)];
+    ds_heads at_q, at_d_o;
+    heads_of_rows(&at_q, &q, g, &p->s, p->group, p->first, p->rows);
+    heads_of_rows(&at_d_o, &d_o, g, &p->s, p->group, p->first, p->rows);
+    ds_gradient_queries(&p->of, &at_q, &at_d_o, p->rows, g->d, q.dtype);
+    for (int64_t i = 0; i < p->rows; i++) {
+        int64_t query = p->s.first_query + (p->first + i) / p->shared, of = (p->first + i) % p->shared;
+        float sum = DS_LOG2_E * lse[(p->s.batch * g->heads + p->head + of) * g->queries + query];
+        p->of.lse[i] = sum == -__builtin_inff() ? -sum : sum; /* -infinity: it sees nothing */
+        p->of.dot[i] = w->dots[row_number(g, p->group, p->s.batch, query, of)];
+        p->of.dq[i] = dq + (p->first + i) * w->sums;
     }
 }
 
-/* Takes from the scores of `n` rows what distance costs, and hides the keys that they do not see. */
-OUT_OF_LINE void hide(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
-    for (int64_t i = 0; i < n; i++) {
-        int64_t query = (first + i) / p->shared;
-        float slope = p->slopes ? LOG2_E * p->slopes[p->head + (first + i) % p->shared] : 0;
+/* Takes from scores what distance costs, and hides the keys that rows do not see. */
+DS_OUT_OF_LINE void hide(void *of) {
+    panel *p = of;
+    for (int64_t i = 0; i < p->rows; i++) {
+        int64_t query = (p->first + i) / p->shared;
+        float slope = p->slopes ? DS_LOG2_E * p->slopes[p->head + (p->first + i) % p->shared] : 0;
         int32_t meets = (int32_t)(query + p->s.keys - p->s.queries);
-        range seen = keys_of(g, &p->s, query);
-        for (int32_t j = 0; j < WIDTH; j += DS_LANES) {
+        range seen = keys_of(p->g, &p->s, query);
+        for (int32_t j = 0; j < DS_GEMM_COLUMNS; j += DS_LANES) {
             ds_vec_i32 at;
-            for (int l = 0; l < DS_LANES; l++) at[l] = (int32_t)key + j + l;
-            ds_vec score = ds_load(p->weights, i * WIDTH + j, DS_F32);
+            for (int l = 0; l < DS_LANES; l++) at[l] = (int32_t)p->key + j + l;
+            ds_vec score = ds_load(p->of.weights, i * DS_GEMM_COLUMNS + j, DS_F32);
             if (p->slopes) score -= slope * ds_vabs(__builtin_convertvector(meets - at, ds_vec));
             score = ds_vselect((at >= (int32_t)seen.from) & (at < (int32_t)seen.end), score, ds_splat(-__builtin_inff()));
-            ds_store(p->weights, i * WIDTH + j, score, DS_F32);
+            ds_store(p->of.weights, i * DS_GEMM_COLUMNS + j, score, DS_F32);
         }
     }
 }
 
-/* Weights of the rows of a block, and the gradients of their scores. */
-OUT_OF_LINE void slope_of_scores(near *p, const geometry *g, int64_t first, int64_t n, int64_t key) {
-    const int64_t stride = padded(g->d);
-    tile sums;
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        clear(sums);
-        multiply(sums, p->q + i * stride, stride, 1, p->k, WIDTH, g->d, VECTORS);
-        keep(p->weights + i * WIDTH, sums, VECTORS);
-    }
-    range least = keys_of(g, &p->s, first / p->shared), most = keys_of(g, &p->s, (first + n - 1) / p->shared);
-    if (p->slopes || key < most.from || key + WIDTH > least.end) hide(p, g, first, n, key);
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        clear(sums);
-        multiply(sums, p->d_o + i * stride, stride, 1, p->v, WIDTH, g->d, VECTORS);
-#pragma GCC unroll 16
-        for (int l = 0; l < TILE_ROWS; l++)
-#pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; j++) {
-                const int64_t at = (i + l) * WIDTH + j * DS_LANES;
-                ds_vec weight = ds_vexp2(ds_load(p->weights, at, DS_F32) - p->lse[i + l]);
-                ds_store(p->weights, at, weight, DS_F32);
-                sums[l * VECTORS + j] = weight * (sums[l * VECTORS + j] - p->dot[i + l]);
-            }
-        keep(p->slants + i * WIDTH, sums, VECTORS);
-    }
+/* Lets the rows that are near see the panel. */
+DS_OUT_OF_LINE void see(panel *p, uint32_t dtype) {
+    range least = keys_of(p->g, &p->s, p->first / p->shared), most = keys_of(p->g, &p->s, (p->first + p->rows - 1) / p->shared);
+    const int hides = p->slopes || p->key < most.from || p->key + DS_GEMM_COLUMNS > least.end;
+    DS_WITH_FORM(form, ds_form_of(dtype), ds_gradient_see(&p->of, p->rows, p->g->d, DS_GEMM_VECTORS, form, hides ? hide : 0, p));
 }
 
-/* Columns of sums += slants * keys, of at most a tile of rows. */
-DS_INLINE void add_columns(float *to, const float *slants, const float *keys, int64_t d, int64_t n, int vectors) {
-    const int64_t stride = padded(d);
-    tile sums;
-    clear(sums);
-    multiply(sums, slants, WIDTH, 1, keys, stride, WIDTH, vectors);
-#pragma GCC unroll 16
-    for (int l = 0; l < TILE_ROWS; l++)
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++) {
-            if (l >= n) continue;
-            float *sum = to + l * stride + j * DS_LANES;
-            ds_store(sum, 0, ds_load(sum, 0, DS_F32) + sums[l * vectors + j], DS_F32);
-        }
-}
-
-/* Adds to the gradients of `n` rows what comes by the panel's keys. */
-OUT_OF_LINE void add_to_queries(float *to, const near *p, int64_t n, int64_t d) {
-    const int64_t stride = padded(d);
-    for (int64_t i = 0; i < n; i += TILE_ROWS) {
-        const float *slants = p->slants + i * WIDTH;
-        for (int64_t c = 0; c < stride;) {
-            int64_t left = (stride - c) / DS_LANES; /* four are twice two: of one, a tile has too few sums */
-            float *sums = to + i * stride + c;
-            if (VECTORS > 2 && left > 2 && left != 4) {
-                add_columns(sums, slants, p->keys + c, d, n - i, VECTORS);
-                c += VECTORS * DS_LANES;
-            } else if (left > 1) {
-                add_columns(sums, slants, p->keys + c, d, n - i, 2);
-                c += 2 * DS_LANES;
-            } else {
-                add_columns(sums, slants, p->keys + c, d, n - i, 1);
-                c += DS_LANES;
-            }
-        }
-    }
-}
-
-/* Writes the gradient of `n` keys or values from `key` on. */
-OUT_OF_LINE void put_panel(near *p, const tokens *t, const float *panel, const geometry *g, int64_t key, int64_t n, float scale) {
-    ds_vec scales[VECTORS];
-    for (int j = 0; j < VECTORS; j++) scales[j] = ds_splat(scale);
-    turn_out(p->keys, panel, WIDTH, g->d, scales);
+/* Writes the gradient of `n` keys or values. */
+DS_OUT_OF_LINE void put_panel(panel *p, const tokens *t, const float *lines, int64_t n, float scale) {
+    const int64_t d = p->g->d;
+    ds_gradient_results(&p->of, lines, d, scale, DS_GEMM_VECTORS);
     for (int64_t i = 0; i < n; i++)
-        put(token_at(t, p->s.batch, p->s.first_key + key + i, p->group), p->keys + i * padded(g->d), g->d, t->dtype);
+        ds_put_head(token_at(t, p->s.batch, p->s.first_key + p->key + i, p->group), p->of.keys + i * ds_padded(d), d, t->dtype);
 }
 
-/* The rows that see keys from `key` on, up to the next panel. */
-static inline range rows_of(const geometry *g, const near *p, int64_t key) {
+/* The rows that see the panel's keys. */
+static inline range rows_of(const panel *p) {
+    const geometry *g = p->g;
     int64_t lead = p->s.queries - p->s.keys, all = p->s.queries;
-    int64_t from = g->right < 0 ? 0 : ds_min(all, ds_max(0, key + lead - g->right));
-    int64_t end = g->left < 0 ? all : ds_min(all, ds_max(from, key + WIDTH + lead + g->left));
+    int64_t from = g->right < 0 ? 0 : ds_min(all, ds_max(0, p->key + lead - g->right));
+    int64_t end = g->left < 0 ? all : ds_min(all, ds_max(from, p->key + DS_GEMM_COLUMNS + lead + g->left));
     return (range){from * p->shared, end * p->shared};
 }
 
-OUT_OF_LINE void pass(near *p, const ds_call *call, const work *w, const layout *at, int64_t key, float *dq) {
+DS_OUT_OF_LINE void pass(panel *p, const ds_call *call, const work *w, const layout *at, float *dq) {
     const geometry *g = &w->g;
     const tokens k = tokens_of(call, K), v = tokens_of(call, V);
     const tokens dk = tokens_of(call, (uint32_t)at->dk), dv = tokens_of(call, (uint32_t)at->dv);
-    const int64_t n_keys = ds_min(WIDTH, p->s.keys - key), d = g->d;
-    bring_panel(p, p->v, p->keys, &v, g, key, n_keys, 1);
-    bring_panel(p, p->k, p->keys, &k, g, key, n_keys, p->scale * LOG2_E);
-    __builtin_memset(p->dk, 0, (size_t)(lines(d) * WIDTH) * 4);
-    __builtin_memset(p->dv, 0, (size_t)(lines(d) * WIDTH) * 4);
-    range rows = rows_of(g, p, key);
-    for (int64_t first = rows.from; first < rows.end; first += BLOCK) {
-        int64_t n = ds_min(BLOCK, rows.end - first);
-        bring_block(p, call, w, first, n);
-        slope_of_scores(p, g, first, n, key);
-        add_rows(p->dv, 0, p->d_o, p->weights, n, d, VECTORS);
-        add_rows(p->dk, 0, p->q, p->slants, n, d, VECTORS);
-        add_to_queries(dq + first * w->sums, p, n, d);
+    const int64_t keys = ds_min(DS_GEMM_COLUMNS, p->s.keys - p->key), token = p->s.first_key + p->key;
+    ds_heads at_k, at_v;
+    ds_heads_along(&at_k, 0, token_at(&k, p->s.batch, token, p->group), k.token, keys, k.dtype);
+    ds_heads_along(&at_v, 0, token_at(&v, p->s.batch, token, p->group), v.token, keys, v.dtype);
+    ds_gradient_keys(&p->of, &at_k, &at_v, keys, g->d, p->scale, DS_GEMM_VECTORS, k.dtype);
+    range rows = rows_of(p);
+    for (p->first = rows.from; p->first < rows.end; p->first += DS_NEAR_ROWS) {
+        p->rows = ds_min(DS_NEAR_ROWS, rows.end - p->first);
+        bring_rows(p, call, w, dq);
+        see(p, k.dtype);
     }
-    put_panel(p, &dk, p->dk, g, key, n_keys, p->scale);
-    put_panel(p, &dv, p->dv, g, key, n_keys, 1);
+    put_panel(p, &dk, p->of.dk, keys, p->scale);
+    put_panel(p, &dv, p->of.dv, keys, 1);
 }
 
 /* Keys that nobody sees have a gradient of zero; where starts are wrong, nobody knows. */
-static void pass_unseen(near *p, const ds_call *call, const work *w, const layout *at) {
+static void pass_unseen(panel *p, const ds_call *call, const work *w, const layout *at) {
     const tokens dk = tokens_of(call, (uint32_t)at->dk), dv = tokens_of(call, (uint32_t)at->dv);
     const float value = p->s.is_wrong ? __builtin_nanf("") : 0;
-    for (int64_t c = 0; c < w->sums; c++) p->keys[c] = value;
+    for (int64_t c = 0; c < w->sums; c++) p->of.keys[c] = value;
     for (int64_t i = 0; i < p->s.unseen; i++) {
-        put(token_at(&dk, 0, p->s.first_key + i, p->group), p->keys, w->g.d, dk.dtype);
-        put(token_at(&dv, 0, p->s.first_key + i, p->group), p->keys, w->g.d, dv.dtype);
+        ds_put_head(token_at(&dk, 0, p->s.first_key + i, p->group), p->of.keys, w->g.d, dk.dtype);
+        ds_put_head(token_at(&dv, 0, p->s.first_key + i, p->group), p->of.keys, w->g.d, dv.dtype);
     }
 }
 
-static void run_item(near *p, const ds_call *call, const work *w, const layout *at, int64_t item) {
+static void run_item(panel *p, const ds_call *call, const work *w, const layout *at, int64_t item) {
     const geometry *g = &w->g;
     int64_t share = item % w->shares, of = item / w->shares, place = of % w->slots;
+    p->g = g;
     p->group = of / w->slots;
     p->head = first_head(g, p->group);
     p->shared = first_head(g, p->group + 1) - p->head;
@@ -263,24 +184,13 @@ static void run_item(near *p, const ds_call *call, const work *w, const layout *
     if (p->s.queries < 0) return;
     p->slopes = ds_optional(call, (uint32_t)at->alibi);
     p->scale = (float)call->scalars[0].f;
+    p->of.keeps_d_scores = 0;
     float *dq = w->dq + (share * w->rows + row_number(g, p->group, p->s.batch, p->s.first_query, 0)) * w->sums;
     const float start = p->s.is_wrong ? __builtin_nanf("") : 0;
     for (int64_t i = 0; i < p->s.queries * p->shared * w->sums; i++) dq[i] = start;
     if (share == 0 && p->s.unseen) pass_unseen(p, call, w, at);
-    for (int64_t key = share * WIDTH; key < p->s.keys; key += w->shares * WIDTH) pass(p, call, w, at, key, dq);
-}
-
-/* A head of `d` numbers times another. */
-DS_INLINE double dot_of(const void *a, const void *b, int64_t d, uint32_t t) {
-    ds_vec sum = ds_splat(0);
-    for (int64_t c = 0; c < d; c += DS_LANES) sum = ds_vfma(ds_load_first(d - c, a, c, t), ds_load_first(d - c, b, c, t), sum);
-    return ds_vsum(sum);
-}
-
-OUT_OF_LINE float dot(const void *a, const void *b, int64_t d, uint32_t dtype) {
-    double sum = 0;
-    DS_WITH_FLOAT(t, dtype, sum = dot_of(a, b, d, t));
-    return (float)sum;
+    for (p->key = share * DS_GEMM_COLUMNS; p->key < p->s.keys; p->key += w->shares * DS_GEMM_COLUMNS)
+        pass(p, call, w, at, dq);
 }
 
 /* Calls a statement with each head `h` of query `item`, and its row as `number`. */
@@ -297,20 +207,20 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
     work w = work_of(call, at);
     const geometry *g = &w.g;
     const tokens d_o = tokens_of(call, DO), o = tokens_of(call, O), dq = tokens_of(call, (uint32_t)at->dq);
-    near p;
+    panel p;
     for (int64_t item = begin; item < end; item++) {
         if (phase == 0) write_table(call, g, at->starts, 0);
         else if (phase == 1) {
-            EACH_HEAD(g, item, w.dots[number] = dot(token_at(&d_o, batch, query, h), token_at(&o, batch, query, h), g->d, o.dtype));
+            EACH_HEAD(g, item, w.dots[number] = ds_dot(token_at(&d_o, batch, query, h), token_at(&o, batch, query, h), g->d, o.dtype));
         } else if (phase == 2) run_item(&p, call, &w, at, item);
         else EACH_HEAD(g, item, {
             float *sum = w.dq + number * w.sums;
             for (int64_t c = 0; c < w.sums; c += DS_LANES) {
                 ds_vec all = ds_load(sum, c, DS_F32);
                 for (int64_t i = 1; i < w.shares; i++) all += ds_load(sum, i * w.rows * w.sums + c, DS_F32);
-                ds_store(p.q, c, all * (float)call->scalars[0].f, DS_F32);
+                ds_store(p.of.q, c, all * (float)call->scalars[0].f, DS_F32);
             }
-            put(token_at(&dq, batch, query, h), p.q, g->d, dq.dtype);
+            ds_put_head(token_at(&dq, batch, query, h), p.of.q, g->d, dq.dtype);
         });
     }
 }

@@ -1,233 +1,185 @@
-/* Gradients of attention with biases, on a CPU, for one panel of keys: queries come near in runs, and whenever
- * there are as many as a block holds, weights and gradients of scores are tiles.
+/* Gradients of attention for a panel of keys, on a CPU (Dao 2023, arXiv 2307.08691): weights come again from
+ * the logarithms that the forward pass left.
  *
- * Keys lie on the lanes of vectors, as in kernels/flash_attn/backward.c. Gradients of queries and of biases are
- * added up in memory of the caller, panel after panel. A kernel calls `ds_slope_begin`, `ds_slope_to` for each
- * run of queries, `ds_slope_end`.
+ * Limit: multiply-add instructions, 10 d flops for each key that a query sees, of five products.
+ *
+ * Keys lie on the lanes of vectors: a panel of them keeps the gradients of its keys and values until all
+ * queries that see it have passed. Gradients of queries are added up in memory of the caller, panel after
+ * panel, so that each product is computed once.
  */
 #ifndef DS_CPU_ATTEND_BACKWARD_H
 #define DS_CPU_ATTEND_BACKWARD_H
 
-#include "ds_cpu_attend_runs.h"
+#include "ds_cpu_panels.h"
 
-/* What gradients come from, and where those in f32 go. */
-typedef struct ds_slopes {
-    ds_head d_o;
-    const float *lse, *dots; /* of each query: its logarithm, and sum(do * o) */
-    float *dq;               /* sums, ds_padded(d) of a query; still to be multiplied by scale */
-    float *keys;             /* where not NULL, the sum for each key is written here, */
-    float *pairs;            /* and the gradient of each score added here; */
-    int64_t query;           /* stride of pairs */
-} ds_slopes;
+enum { DS_NEAR_NUMBERS = DS_NEAR_ROWS * DS_MOST_D };
 
-typedef struct ds_slope_panel {
-    ds_attention of;
-    ds_slopes from;
-    int64_t first, keys;
-    int vectors;
-    int64_t near;
-    int32_t query[DS_NEAR_ROWS];
-    float lse[DS_NEAR_ROWS], dot[DS_NEAR_ROWS];
-    ds_vec bias[DS_TILE_VECTORS], sum[DS_TILE_VECTORS]; /* of the keys */
-    _Alignas(64) float rows[DS_TILE_WIDTH * DS_MOST_D]; /* keys as rows, */
-    _Alignas(64) float k[DS_MOST_D * DS_TILE_WIDTH];    /* and as panels; times what makes powers of two */
-    _Alignas(64) float v[DS_MOST_D * DS_TILE_WIDTH];
-    _Alignas(64) float dk[(DS_MOST_D + DS_TILE_SLACK) * DS_TILE_WIDTH];
-    _Alignas(64) float dv[(DS_MOST_D + DS_TILE_SLACK) * DS_TILE_WIDTH];
-    _Alignas(64) float q[DS_NEAR_ROWS * DS_MOST_D + DS_TILE_SLACK];
-    _Alignas(64) float d_o[DS_NEAR_ROWS * DS_MOST_D + DS_TILE_SLACK];
-    _Alignas(64) float weights[DS_NEAR_ROWS * DS_TILE_WIDTH];
-    _Alignas(64) float slants[DS_NEAR_ROWS * DS_TILE_WIDTH]; /* gradients of the scores */
-} ds_slope_panel;
+typedef struct ds_gradient_panel {
+    float scale;                                      /* of products of queries and keys */
+    float lse[DS_NEAR_ROWS], dot[DS_NEAR_ROWS];       /* of queries: logarithm to base 2, and sum(do * o) */
+    float *dq[DS_NEAR_ROWS];                          /* where their gradients are added up; still without scale */
+    _Alignas(64) float keys[DS_GEMM_COLUMNS * DS_MOST_D]; /* as rows whose words are across, */
+    _Alignas(64) float k[DS_MOST_D * DS_GEMM_COLUMNS];    /* and turned */
+    _Alignas(64) float v[DS_MOST_D * DS_GEMM_COLUMNS];
+    _Alignas(64) float dk[(DS_MOST_D + DS_PANEL_SLACK) * DS_GEMM_COLUMNS];
+    _Alignas(64) float dv[(DS_MOST_D + DS_PANEL_SLACK) * DS_GEMM_COLUMNS];
+    /* Queries: pairs take half of the room twice, words along heads and words across them. */
+    _Alignas(64) float q[DS_NEAR_NUMBERS + DS_PANEL_SLACK];
+    _Alignas(64) float d_o[DS_NEAR_NUMBERS + DS_PANEL_SLACK];
+    _Alignas(64) float weights[DS_NEAR_ROWS * DS_GEMM_COLUMNS];
+    _Alignas(64) float d_scores[DS_NEAR_ROWS * DS_GEMM_COLUMNS]; /* gradients of scores */
+    int keeps_d_scores;                                          /* where pairs suffice, too */
+    _Alignas(64) float across[DS_NEAR_ROWS / 2 * DS_GEMM_COLUMNS]; /* d_scores as pairs of queries */
+    _Alignas(64) float along[DS_NEAR_ROWS * DS_GEMM_COLUMNS / 2];  /* and of keys */
+} ds_gradient_panel;
 
-DS_OUT_OF_LINE void ds_slope_bring(ds_slope_panel *p, float *panel, const ds_head *t, float scale) {
-    const int64_t stride = ds_padded(p->of.d), width = p->vectors * DS_LANES;
-    ds_bring(p->rows, ds_token(t, p->first), t->token, p->keys, p->of.d, t->dtype);
-    __builtin_memset(p->rows + p->keys * stride, 0, (size_t)((width - p->keys) * stride) * 4);
-    ds_turn_in(panel, width, p->rows, p->of.d, scale);
+/* Where words of queries across heads begin. */
+DS_INLINE int64_t ds_across_at(uint32_t form) { return form == DS_PAIRS ? DS_NEAR_NUMBERS / 2 : 0; }
+
+DS_OUT_OF_LINE void ds_gradient_turn(ds_gradient_panel *p, float *panel, const ds_heads *h, int64_t n, int64_t d, float scale,
+                                     int vectors, uint32_t dtype) {
+    const uint32_t form = ds_form_of(dtype);
+    const int64_t words = ds_words(d, form), stride = ds_padded(words), width = vectors * DS_LANES;
+    ds_bring(p->keys, h, n, d, dtype, form);
+    __builtin_memset(p->keys + n * stride, 0, (size_t)((width - n) * stride) * 4);
+    ds_turn_in(panel, width, p->keys, words, scale, form);
 }
 
-/* A panel of keys from `first` on that no query has seen. */
-DS_OUT_OF_LINE void ds_slope_begin(ds_slope_panel *p, const ds_attention *of, const ds_slopes *from, int64_t first,
-                                   int64_t keys, int vectors) {
-    const int64_t width = vectors * DS_LANES;
-    p->of = *of;
-    p->from = *from;
-    p->first = first;
-    p->keys = keys;
-    p->vectors = vectors;
-    p->near = 0;
-    ds_slope_bring(p, p->v, &of->v, 1);
-    ds_slope_bring(p, p->k, &of->k, of->scale * DS_LOG2_E);
-    __builtin_memset(p->dk, 0, (size_t)(ds_tile_lines(of->d) * width) * 4);
-    __builtin_memset(p->dv, 0, (size_t)(ds_tile_lines(of->d) * width) * 4);
-    float biases[DS_NEAR_ROWS];
-    if (of->bias.keys) ds_bring_biases(biases, ds_at(of->bias.keys, first, of->bias.dtype), 0, 1, keys, of->bias.dtype);
-    for (int j = 0; j < vectors; j++) {
-        p->sum[j] = ds_splat(0);
-        for (int l = 0; l < DS_LANES; l++) {
-            const int at = j * DS_LANES + l; /* a lane without a key weighs nothing */
-            p->bias[j][l] = at >= keys ? -__builtin_inff() : of->bias.keys ? DS_LOG2_E * biases[at] : 0;
-        }
+/* Brings `n` keys and values that no query has seen. */
+DS_OUT_OF_LINE void ds_gradient_keys(ds_gradient_panel *p, const ds_heads *k, const ds_heads *v, int64_t n, int64_t d,
+                                     float scale, int vectors, uint32_t dtype) {
+    const uint32_t form = ds_form_of(dtype);
+    const int64_t width = vectors * DS_LANES, lines = ds_words(n, form), stride = ds_padded(d);
+    p->scale = scale * DS_LOG2_E;
+    ds_gradient_turn(p, p->v, v, n, d, 1, vectors, dtype);
+    ds_gradient_turn(p, p->k, k, n, d, p->scale, vectors, dtype);
+    if (form == DS_PAIRS) ds_bring_across(p->keys, k, n, d, dtype, form);
+    __builtin_memset(p->keys + lines * stride, 0, (size_t)((ds_words(width, form) - lines) * stride) * 4);
+    __builtin_memset(p->dk, 0, (size_t)(ds_panel_lines(d) * width) * 4);
+    __builtin_memset(p->dv, 0, (size_t)(ds_panel_lines(d) * width) * 4);
+}
+
+/* Brings `n` queries and the gradients of their results, and as many without weights as make tiles whole;
+ * what else a panel has of each is the caller's to set. */
+DS_OUT_OF_LINE void ds_gradient_queries(ds_gradient_panel *p, const ds_heads *q, const ds_heads *d_o, int64_t n, int64_t d,
+                                        uint32_t dtype) {
+    const uint32_t form = ds_form_of(dtype);
+    const int64_t stride = ds_padded(ds_words(d, form)), whole = ds_panel_lines(n), across = ds_padded(d);
+    const int64_t second = ds_across_at(form), lines = ds_words(n, form);
+    for (int is_d_o = 0; is_d_o < 2; is_d_o++) {
+        float *to = is_d_o ? p->d_o : p->q;
+        const ds_heads *from = is_d_o ? d_o : q;
+        ds_bring(to, from, n, d, dtype, form);
+        __builtin_memset(to + n * stride, 0, (size_t)((whole - n) * stride) * 4);
+        if (form == DS_F32) continue;
+        ds_bring_across(to + second, from, n, d, dtype, form);
+        __builtin_memset(to + second + lines * across, 0, (size_t)((ds_words(whole, form) - lines) * across) * 4);
+    }
+    for (int64_t i = n; i < whole; i++) {
+        p->lse[i] = __builtin_inff();
+        p->dot[i] = 0;
     }
 }
 
-DS_INLINE void ds_slope_pairs_of(ds_slope_panel *p, uint32_t t) {
-    const ds_biases *b = &p->of.bias;
-    for (int64_t i = 0; i < p->near; i++)
-        for (int j = 0; j < p->vectors; j++) {
-            float *at = p->weights + (i * p->vectors + j) * DS_LANES;
-            const void *from = ds_at(b->pairs, p->query[i] * b->query + p->first, t);
-            ds_vec more = ds_load_first(ds_max(0, p->keys - j * DS_LANES), from, j * DS_LANES, t);
-            ds_store(at, 0, ds_vfma(more, ds_splat(DS_LOG2_E), ds_load(at, 0, DS_F32)), DS_F32);
-        }
+/* Stores two lines of sums of a tile, `width` apart, as words across. */
+DS_INLINE void ds_keep_pair(float *to, int64_t line, int64_t width, int64_t column, ds_vec a, ds_vec b) {
+    ds_store(to, line / 2 * width + column, (ds_vec)ds_bf16_pair((ds_vec2){a, b}), DS_F32);
 }
 
-/* Adds biases to scores and hides what comes after a query. */
-DS_OUT_OF_LINE void ds_slope_bias(ds_slope_panel *p) {
-    if (p->of.bias.pairs) DS_WITH_FLOAT(t, p->of.bias.dtype, ds_slope_pairs_of(p, t));
-    const int causal = p->of.causal;
-    for (int j = 0; j < p->vectors; j++) {
-        ds_vec_i32 key;
-        for (int l = 0; l < DS_LANES; l++) key[l] = (int32_t)p->first + j * DS_LANES + l;
-        for (int64_t i = 0; i < p->near; i++) {
-            float *at = p->weights + (i * p->vectors + j) * DS_LANES;
-            ds_vec score = ds_load(at, 0, DS_F32) + p->bias[j];
-            if (causal) score = ds_vselect(key <= p->query[i], score, ds_splat(-__builtin_inff()));
-            ds_store(at, 0, score, DS_F32);
+/* Weights of the `n` queries that are near, and the gradients of their scores. `change` as in attention. */
+DS_INLINE void ds_gradient_scores(ds_gradient_panel *p, int64_t n, int64_t d, int vectors, uint32_t form,
+                                  void (*change)(void *of), void *of) {
+    const int64_t words = ds_words(d, form), stride = ds_padded(words), width = vectors * DS_LANES;
+    ds_sums sums;
+    for (int64_t i = 0; i < n; i += DS_GEMM_ROWS) {
+        ds_sums_clear(sums);
+        ds_panel_multiply(sums, p->q + i * stride, stride, 1, p->k, width, words, vectors, form);
+        if (form == DS_PAIRS) {
+#pragma GCC unroll 32
+            for (int l = 0; l < DS_GEMM_ROWS * vectors; l++) sums[l] *= p->scale;
         }
+        ds_sums_keep(p->weights + i * width, sums, vectors);
     }
-}
-
-/* Weights of the queries that are near, and the gradients of their scores. */
-DS_INLINE void ds_slope_scores(ds_slope_panel *p, int vectors) {
-    const int64_t d = p->of.d, stride = ds_padded(d), width = vectors * DS_LANES, whole = ds_tile_lines(p->near);
-    ds_tile sums;
-    for (int64_t i = 0; i < whole; i += DS_TILE_ROWS) {
-        ds_tile_clear(sums);
-        ds_tile_multiply(sums, p->q + i * stride, stride, 1, p->k, width, d, vectors);
-        ds_tile_keep(p->weights + i * width, sums, vectors);
-    }
-    if (p->keys < width || p->of.bias.keys || p->of.bias.pairs || p->of.causal) ds_slope_bias(p);
-    for (int64_t i = 0; i < whole; i += DS_TILE_ROWS) {
-        ds_tile_clear(sums);
-        ds_tile_multiply(sums, p->d_o + i * stride, stride, 1, p->v, width, d, vectors);
+    if (change) change(of);
+    for (int64_t i = 0; i < n; i += DS_GEMM_ROWS) {
+        ds_sums_clear(sums);
+        ds_panel_multiply(sums, p->d_o + i * stride, stride, 1, p->v, width, words, vectors, form);
 #pragma GCC unroll 16
-        for (int l = 0; l < DS_TILE_ROWS; l++)
+        for (int l = 0; l < DS_GEMM_ROWS; l += 2)
 #pragma GCC unroll 4
             for (int j = 0; j < vectors; j++) {
                 const int64_t at = (i + l) * width + j * DS_LANES;
-                ds_vec weight = ds_vexp2(ds_load(p->weights, at, DS_F32) - p->lse[i + l]);
-                ds_store(p->weights, at, weight, DS_F32);
-                sums[l * vectors + j] = weight * (sums[l * vectors + j] - p->dot[i + l]);
+                ds_vec *of_a = &sums[l * vectors + j], *of_b = of_a + vectors;
+                ds_vec a = ds_vexp2(ds_load(p->weights, at, DS_F32) - p->lse[i + l]);
+                ds_vec b = ds_vexp2(ds_load(p->weights, at + width, DS_F32) - p->lse[i + l + 1]);
+                *of_a = a * (*of_a - p->dot[i + l]);
+                *of_b = b * (*of_b - p->dot[i + l + 1]);
+                if (form == DS_PAIRS) {
+                    ds_keep_pair(p->weights, i + l, width, j * DS_LANES, a, b);
+                    ds_keep_pair(p->across, i + l, width, j * DS_LANES, *of_a, *of_b);
+                    ds_store(p->along, at, *of_a, DS_BF16);
+                    ds_store(p->along, at + width, *of_b, DS_BF16);
+                } else {
+                    ds_store(p->weights, at, a, DS_F32);
+                    ds_store(p->weights, at + width, b, DS_F32);
+                }
             }
-        ds_tile_keep(p->slants + i * width, sums, vectors);
+        if (form == DS_F32 || p->keeps_d_scores) ds_sums_keep(p->d_scores + i * width, sums, vectors);
     }
 }
 
-/* Adds to the gradients of biases. */
-DS_OUT_OF_LINE void ds_slope_add_biases(ds_slope_panel *p) {
-    for (int64_t i = 0; i < p->near; i++)
-        for (int j = 0; j < p->vectors; j++) {
-            ds_vec slant = ds_load(p->slants, (i * p->vectors + j) * DS_LANES, DS_F32);
-            p->sum[j] += slant;
-            const int64_t keys = p->keys - j * DS_LANES;
-            if (!p->from.pairs || keys <= 0) continue;
-            float *to = p->from.pairs + p->query[i] * p->from.query + p->first + j * DS_LANES;
-            if (keys >= DS_LANES) ds_store(to, 0, ds_load(to, 0, DS_F32) + slant, DS_F32);
-            else ds_store_first(keys, to, 0, ds_load_first(keys, to, 0, DS_F32) + slant, DS_F32);
-        }
-}
-
-/* Columns of the gradients of at most a tile of queries from number `i` on += slants * keys. */
-DS_INLINE void ds_slope_columns(ds_slope_panel *p, int64_t i, int64_t column, int vectors) {
-    const int64_t stride = ds_padded(p->of.d), width = p->vectors * DS_LANES;
-    ds_tile sums;
-    ds_tile_clear(sums);
-    ds_tile_multiply(sums, p->slants + i * width, width, 1, p->rows + column, stride, width, vectors);
+/* Columns of the gradients of at most a tile of the queries, from number `i` on += d_scores * keys. */
+DS_INLINE void ds_gradient_columns(ds_gradient_panel *p, int64_t i, int64_t n, int64_t d, int64_t column, int64_t width,
+                                   int vectors, uint32_t form) {
+    const float *d_scores = form == DS_PAIRS ? p->along : p->d_scores;
+    const int64_t words = ds_words(width, form);
+    ds_sums sums;
+    ds_sums_clear(sums);
+    ds_panel_multiply(sums, d_scores + i * words, words, 1, p->keys + column, ds_padded(d), words, vectors, form);
 #pragma GCC unroll 16
-    for (int l = 0; l < DS_TILE_ROWS; l++) {
-        if (i + l >= p->near) break;
-        float *to = p->from.dq + p->query[i + l] * stride + column;
+    for (int l = 0; l < DS_GEMM_ROWS; l++) {
+        if (i + l >= n) break;
+        float *to = p->dq[i + l] + column;
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++)
             ds_store(to, j * DS_LANES, ds_load(to, j * DS_LANES, DS_F32) + sums[l * vectors + j], DS_F32);
     }
 }
 
-DS_OUT_OF_LINE void ds_slope_add_queries(ds_slope_panel *p) {
-    const int64_t vectors = ds_padded(p->of.d) / DS_LANES;
-    for (int64_t i = 0; i < p->near; i += DS_TILE_ROWS)
+/* Adds to the gradients of the `n` queries that are near what comes by the panel's keys. */
+DS_INLINE void ds_gradient_add_queries(ds_gradient_panel *p, int64_t n, int64_t d, int64_t width, uint32_t form) {
+    const int64_t vectors = ds_padded(d) / DS_LANES;
+    for (int64_t i = 0; i < n; i += DS_GEMM_ROWS)
         for (int64_t c = 0; c < vectors;) {
-            if (vectors - c > 1) {
-                ds_slope_columns(p, i, c * DS_LANES, 2);
+            const int64_t left = vectors - c; /* four are twice two: of one, a tile has too few sums */
+            if (DS_GEMM_VECTORS > 2 && left > 2 && left != 4) {
+                ds_gradient_columns(p, i, n, d, c * DS_LANES, width, DS_GEMM_VECTORS, form);
+                c += DS_GEMM_VECTORS;
+            } else if (left > 1) {
+                ds_gradient_columns(p, i, n, d, c * DS_LANES, width, 2, form);
                 c += 2;
             } else {
-                ds_slope_columns(p, i, c * DS_LANES, 1);
+                ds_gradient_columns(p, i, n, d, c * DS_LANES, width, 1, form);
                 c += 1;
             }
         }
 }
 
-DS_INLINE void ds_slope_of(ds_slope_panel *p, int vectors) {
-    const int64_t d = p->of.d, stride = ds_padded(d), n = p->near, whole = ds_tile_lines(n);
-    __builtin_memset(p->q + n * stride, 0, (size_t)((whole - n) * stride) * 4);
-    __builtin_memset(p->d_o + n * stride, 0, (size_t)((whole - n) * stride) * 4);
-    for (int64_t i = n; i < whole; i++) {
-        p->lse[i] = __builtin_inff(); /* no weights */
-        p->dot[i] = 0;
-    }
-    ds_slope_scores(p, vectors);
-    ds_add_rows(p->dv, 0, p->d_o, p->weights, n, d, vectors);
-    ds_add_rows(p->dk, 0, p->q, p->slants, n, d, vectors);
-    ds_slope_add_queries(p);
-    if (p->from.keys || p->from.pairs) ds_slope_add_biases(p);
-    p->near = 0;
+/* Lets the `n` queries that are near see the panel. */
+DS_INLINE void ds_gradient_see(ds_gradient_panel *p, int64_t n, int64_t d, int vectors, uint32_t form,
+                               void (*change)(void *of), void *of) {
+    const int64_t second = ds_across_at(form);
+    ds_gradient_scores(p, n, d, vectors, form, change, of);
+    ds_add_rows(p->dv, 0, p->d_o + second, p->weights, n, d, vectors, form);
+    ds_add_rows(p->dk, 0, p->q + second, form == DS_PAIRS ? p->across : p->d_scores, n, d, vectors, form);
+    ds_gradient_add_queries(p, n, d, vectors * DS_LANES, form);
 }
 
-DS_OUT_OF_LINE void ds_slope(ds_slope_panel *p) {
-    if (p->near == 0) return;
-    if (p->vectors == 1) ds_slope_of(p, 1);
-    else if (p->vectors == 2) ds_slope_of(p, 2);
-    else ds_slope_of(p, DS_TILE_VECTORS);
-}
-
-/* Brings `n` queries from `query` on near, and lets the panel be seen by as many as make blocks. */
-DS_OUT_OF_LINE void ds_slope_to(ds_slope_panel *p, int64_t query, int64_t n) {
-    const ds_attention *of = &p->of;
-    const ds_head *d_o = &p->from.d_o;
-    const int64_t stride = ds_padded(of->d);
-    for (int64_t now; n > 0; query += now, n -= now) {
-        now = ds_min(DS_NEAR_ROWS - p->near, n);
-        ds_bring(p->q + p->near * stride, ds_token(&of->q, query), of->q.token, now, of->d, of->q.dtype);
-        ds_bring(p->d_o + p->near * stride, ds_token(d_o, query), d_o->token, now, of->d, d_o->dtype);
-        for (int64_t i = 0; i < now; i++) {
-            const float sum = DS_LOG2_E * p->from.lse[query + i];
-            p->query[p->near + i] = (int32_t)(query + i);
-            p->lse[p->near + i] = sum == -__builtin_inff() ? -sum : sum; /* -infinity: it sees nothing */
-            p->dot[p->near + i] = p->from.dots[query + i];
-        }
-        p->near += now;
-        if (p->near == DS_NEAR_ROWS) ds_slope(p);
-    }
-}
-
-DS_OUT_OF_LINE void ds_slope_put(ds_slope_panel *p, const ds_head *to, const float *panel, float scale) {
-    ds_vec scales[DS_TILE_VECTORS];
-    for (int j = 0; j < p->vectors; j++) scales[j] = ds_splat(scale);
-    ds_turn_out(p->rows, panel, p->vectors * DS_LANES, p->of.d, scales);
-    for (int64_t i = 0; i < p->keys; i++)
-        ds_put_head(ds_token(to, p->first + i), p->rows + i * ds_padded(p->of.d), p->of.d, to->dtype);
-}
-
-/* Writes the gradients of the panel's keys and values, and the sums for its keys. */
-DS_OUT_OF_LINE void ds_slope_end(ds_slope_panel *p, const ds_head *dk, const ds_head *dv) {
-    ds_slope(p);
-    ds_slope_put(p, dk, p->dk, p->of.scale);
-    ds_slope_put(p, dv, p->dv, 1);
-    if (!p->from.keys) return;
-    for (int j = 0; j < p->vectors; j++)
-        ds_store_first(ds_max(0, p->keys - j * DS_LANES), p->from.keys, p->first + j * DS_LANES, p->sum[j], DS_F32);
+/* Leaves the gradients of keys or values as rows in `keys`. */
+DS_OUT_OF_LINE void ds_gradient_results(ds_gradient_panel *p, const float *panel, int64_t d, float scale, int vectors) {
+    ds_vec scales[DS_GEMM_VECTORS];
+    for (int j = 0; j < vectors; j++) scales[j] = ds_splat(scale);
+    ds_turn_out(p->keys, panel, vectors * DS_LANES, d, scales);
 }
 
 #endif

@@ -23,26 +23,43 @@
 #define DS_GEMM_SUMS (DS_GEMM_ROWS * DS_GEMM_VECTORS)
 #define DS_GEMM_COLUMNS (DS_GEMM_VECTORS * DS_LANES)
 
+/* What products are made of beside the dtypes: words of two bf16 that are neighbours along k. */
+enum { DS_PAIRS = 64 };
+
+/* What is loaded as words. */
+DS_INLINE uint32_t ds_word_of(uint32_t t) { return t == DS_PAIRS ? DS_F32 : t; }
+
+/* sum + a * b, or the two products of pairs. */
+DS_INLINE ds_vec ds_multiply_add(ds_vec a, ds_vec b, ds_vec sum, uint32_t t) {
+#if DS_HAS_PAIRS
+    if (t == DS_PAIRS) return (ds_vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#endif
+    (void)t;
+    return ds_vfma(a, b, sum);
+}
+
 /* sums += a b, for `rows` rows, `vectors` vectors of columns and `n` values of k. Value k of row i is
  * a[i][k * a_along], vector j of row k of b at b + k * b_along + j * DS_LANES, of dtype t, and their sum
- * sums[i * vectors + j]. `rows` and `vectors` have to be constants, and t had better be. Fetches what of b
+ * sums[i * vectors + j]; with DS_PAIRS words of both take the place of values. `rows` and `vectors` have to be constants, and t had better be. Fetches what of b
  * is `ahead` elements ahead. */
 DS_INLINE void ds_gemm_add_along(ds_vec *sums, const float *const *a, int64_t a_along, const void *b, int64_t b_along,
                                  int64_t n, int rows, int vectors, int64_t ahead, uint32_t t) {
+    const uint32_t word = ds_word_of(t);
     for (int64_t k = 0; k < n; k++) {
         ds_vec right[DS_GEMM_SUMS];
 #pragma GCC unroll 24
         for (int j = 0; j < vectors; j++) {
-            right[j] = ds_load(b, j * DS_LANES, t);
-            if (j * DS_LANES * ds_size(t) % 64 == 0) __builtin_prefetch(ds_at(b, ahead + j * DS_LANES, t), 0, 3);
+            right[j] = ds_load(b, j * DS_LANES, word);
+            if (j * DS_LANES * ds_size(word) % 64 == 0) __builtin_prefetch(ds_at(b, ahead + j * DS_LANES, word), 0, 3);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             ds_vec left = ds_splat(a[i][k * a_along]);
 #pragma GCC unroll 24
-            for (int j = 0; j < vectors; j++) sums[i * vectors + j] = ds_vfma(left, right[j], sums[i * vectors + j]);
+            for (int j = 0; j < vectors; j++)
+                sums[i * vectors + j] = ds_multiply_add(left, right[j], sums[i * vectors + j], t);
         }
-        b = ds_at(b, b_along, t);
+        b = ds_at(b, b_along, word);
     }
 }
 

@@ -1,5 +1,7 @@
-/* Rows and panels of attention, on a CPU: bringing tokens near in f32, turning rows into the lanes of
- * vectors and back, and the two products of a tile that all is made of.
+/* Rows and panels of attention, on a CPU: bringing tokens near, turning rows into the lanes of vectors and
+ * back, and the two products of a tile that all is made of.
+ *
+ * What is near has a form, words of four bytes: f32, or DS_PAIRS of bf16.
  */
 #ifndef DS_CPU_PANELS_H
 #define DS_CPU_PANELS_H
@@ -8,60 +10,148 @@
 #include "ds_cpu_gemm.h"
 
 enum {
-    MOST_D = 256,            /* of a head; kernel.json says so, too */
-    TILE_ROWS = DS_GEMM_ROWS,
-    VECTORS = DS_GEMM_VECTORS,
-    WIDTH = DS_GEMM_COLUMNS, /* of a panel */
-    BLOCK = 8 * TILE_ROWS,   /* rows that are near at a time */
-    SLACK = 2 * TILE_ROWS,   /* what the last tile reads and writes beyond a head */
+    DS_MOST_D = 256,                 /* of a head; kernel.json says so, too */
+    DS_NEAR_ROWS = 8 * DS_GEMM_ROWS, /* rows that are near at a time */
+    DS_ROWS_AHEAD = 8,               /* they lie too far apart for the processor to foresee */
+    DS_PANEL_SLACK = 2 * DS_GEMM_ROWS, /* what the last tile reads and writes beyond a head */
 };
 
 /* Not worth a copy for each dtype. */
-#define OUT_OF_LINE static __attribute__((noinline, unused))
+#define DS_OUT_OF_LINE static __attribute__((noinline, unused))
 
-/* Numbers of a head with those that make vectors whole, of which there is one at least. */
-static inline int64_t padded(int64_t d) { return ds_max(1, ds_div_up(d, DS_LANES)) * DS_LANES; }
+/* log2(e): powers of two take the place of exponentials. */
+#define DS_LOG2_E 0x1.715476p+0f
 
-DS_INLINE void bring_of(float *to, const void *from, int64_t across, int64_t n, int64_t d, uint32_t t) {
-    enum { AHEAD = 8 /* rows: they lie too far apart for the processor to foresee */ };
-    const int64_t stride = padded(d), whole = d / DS_LANES * DS_LANES;
+/* Scores start here: -infinity has no difference to itself. */
+#define DS_LEAST_SCORE (-0x1.fffffep127f)
+
+/* The form that tokens of `dtype` have where they are near. */
+static inline uint32_t ds_form_of(uint32_t dtype) { return DS_HAS_PAIRS && dtype == DS_BF16 ? DS_PAIRS : DS_F32; }
+
+/* Calls a statement with the form `f` as a constant. */
+#if DS_HAS_PAIRS
+#define DS_WITH_FORM(f, form, ...)                                          \
+    do {                                                                    \
+        if ((form) == DS_PAIRS) { enum { f = DS_PAIRS }; __VA_ARGS__; }     \
+        else { enum { f = DS_F32 }; __VA_ARGS__; }                          \
+    } while (0)
+#else
+#define DS_WITH_FORM(f, form, ...) do { enum { f = DS_F32 }; (void)(form); __VA_ARGS__; } while (0)
+#endif
+
+/* Words of `n` numbers that are neighbours along what a product sums. */
+DS_INLINE int64_t ds_words(int64_t n, uint32_t form) { return form == DS_PAIRS ? ds_div_up(n, 2) : n; }
+
+/* Words with those that make vectors whole, of which there is one at least. */
+DS_INLINE int64_t ds_padded(int64_t words) { return ds_max(1, ds_div_up(words, DS_LANES)) * DS_LANES; }
+
+/* Lines of a panel of results: tiles are whole. */
+static inline int64_t ds_panel_lines(int64_t d) { return ds_div_up(d, DS_GEMM_ROWS) * DS_GEMM_ROWS; }
+
+/* Where heads of tokens lie. Those behind the last are fetched, and need not exist. */
+typedef struct ds_heads {
+    const void *at[DS_NEAR_ROWS + DS_ROWS_AHEAD];
+} ds_heads;
+
+/* Sets heads from number `first` on to `n`, and those to fetch, that lie `across` elements apart. */
+static inline void ds_heads_along(ds_heads *h, int64_t first, const void *from, int64_t across, int64_t n, uint32_t dtype) {
+    n = ds_min(first + n + DS_ROWS_AHEAD, DS_NEAR_ROWS + DS_ROWS_AHEAD) - first;
+    for (int64_t i = 0; i < n; i++) h->at[first + i] = (const char *)from + i * across * ds_size(dtype);
+}
+
+DS_INLINE void ds_fetch_head(const ds_heads *h, int64_t i, int64_t d, uint32_t t) {
+    for (int64_t c = 0; c < d; c += 64 / ds_size(t)) __builtin_prefetch(ds_at(h->at[i + DS_ROWS_AHEAD], c, t), 0, 3);
+}
+
+DS_INLINE void ds_bring_of(float *to, const ds_heads *h, int64_t n, int64_t d, uint32_t t) {
+    const int64_t stride = ds_padded(d), whole = d / DS_LANES * DS_LANES;
     for (int64_t i = 0; i < n; i++) {
-        const void *row = ds_at(from, i * across, t);
-        for (int64_t c = 0; c < d; c += 64 / ds_size(t)) __builtin_prefetch(ds_at(row, AHEAD * across + c, t), 0, 3);
+        const void *row = h->at[i];
+        ds_fetch_head(h, i, d, t);
         for (int64_t c = 0; c < whole; c += DS_LANES) ds_store(to, i * stride + c, ds_load(row, c, t), DS_F32);
         if (whole < stride) ds_store(to, i * stride + whole, ds_load_first(d - whole, row, whole, t), DS_F32);
     }
 }
 
-/* Copies `n` heads that lie `across` apart side by side in f32, zeros behind each. */
-OUT_OF_LINE void bring(float *to, const void *from, int64_t across, int64_t n, int64_t d, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, bring_of(to, from, across, n, d, t));
+#if DS_HAS_PAIRS
+/* 32 bf16 of a row, or the first `n` and zeros. */
+DS_INLINE __m512i ds_load_pairs(const void *row, int64_t c, int64_t n) {
+    const __mmask32 first = n >= 32 ? 0xffffffff : (1u << n) - 1;
+    return _mm512_maskz_loadu_epi16(first, (const uint16_t *)row + c);
 }
 
-DS_INLINE void put_of(void *to, const float *from, int64_t d, uint32_t t) {
+DS_OUT_OF_LINE void ds_bring_pairs(float *to, const ds_heads *h, int64_t n, int64_t d) {
+    const int64_t stride = ds_padded(ds_words(d, DS_PAIRS));
+    for (int64_t i = 0; i < n; i++) {
+        ds_fetch_head(h, i, d, DS_BF16);
+        for (int64_t c = 0; c < stride; c += DS_LANES)
+            _mm512_storeu_si512(to + i * stride + c, ds_load_pairs(h->at[i], 2 * c, ds_max(0, d - 2 * c)));
+    }
+}
+
+DS_OUT_OF_LINE void ds_bring_pairs_across(float *to, const ds_heads *h, int64_t n, int64_t d) {
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                                         39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    const int64_t stride = ds_padded(d);
+    for (int64_t i = 0; i < n; i += 2) {
+        ds_fetch_head(h, i, d, DS_BF16);
+        if (i + 1 < n) ds_fetch_head(h, i + 1, d, DS_BF16);
+        for (int64_t c = 0; c < stride; c += 2 * DS_LANES) {
+            const __m512i a = ds_load_pairs(h->at[i], c, ds_max(0, d - c));
+            const __m512i b = i + 1 < n ? ds_load_pairs(h->at[i + 1], c, ds_max(0, d - c)) : _mm512_setzero_si512();
+            float *line = to + i / 2 * stride + c;
+            _mm512_storeu_si512(line, _mm512_permutex2var_epi16(a, low, b));
+            if (c + DS_LANES < stride) _mm512_storeu_si512(line + DS_LANES, _mm512_permutex2var_epi16(a, high, b));
+        }
+    }
+}
+#endif
+
+/* Copies `n` heads side by side, zeros behind each: words are neighbours of a head. */
+DS_OUT_OF_LINE void ds_bring(float *to, const ds_heads *h, int64_t n, int64_t d, uint32_t dtype, uint32_t form) {
+#if DS_HAS_PAIRS
+    if (form == DS_PAIRS) return ds_bring_pairs(to, h, n, d);
+#endif
+    (void)form;
+    DS_WITH_FLOAT(t, dtype, ds_bring_of(to, h, n, d, t));
+}
+
+/* The same where words are of neighbouring heads, and a line holds so many of them. */
+DS_OUT_OF_LINE void ds_bring_across(float *to, const ds_heads *h, int64_t n, int64_t d, uint32_t dtype, uint32_t form) {
+#if DS_HAS_PAIRS
+    if (form == DS_PAIRS) return ds_bring_pairs_across(to, h, n, d);
+#endif
+    ds_bring(to, h, n, d, dtype, form);
+}
+
+DS_INLINE void ds_put_of(void *to, const float *from, int64_t d, uint32_t t) {
     for (int64_t c = 0; c < d; c += DS_LANES) ds_store_first(d - c, to, c, ds_load(from, c, DS_F32), t);
 }
 
 /* Stores a head. */
-OUT_OF_LINE void put(void *to, const float *from, int64_t d, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, put_of(to, from, d, t));
+DS_OUT_OF_LINE void ds_put_head(void *to, const float *from, int64_t d, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_put_of(to, from, d, t));
 }
 
-/* Panel from rows, of which number k of row i becomes number i of line k, times `scale`. */
-OUT_OF_LINE void turn_in(float *panel, int64_t width, const float *rows, int64_t d, float scale) {
-    const int64_t stride = padded(d);
+/* Panel from rows, of which word k of row i becomes word i of line k; f32 times `scale`. */
+DS_OUT_OF_LINE void ds_turn_in(float *panel, int64_t width, const float *rows, int64_t words, float scale, uint32_t form) {
+    const int64_t stride = ds_padded(words);
     for (int64_t first = 0; first < width; first += DS_LANES)
         for (int64_t c = 0; c < stride; c += DS_LANES) {
             ds_vec line[DS_LANES];
-            for (int64_t i = 0; i < DS_LANES; i++) line[i] = scale * ds_load(rows, (first + i) * stride + c, DS_F32);
+            for (int64_t i = 0; i < DS_LANES; i++) {
+                line[i] = ds_load(rows, (first + i) * stride + c, DS_F32);
+                if (form == DS_F32) line[i] *= scale;
+            }
             ds_turn(line);
-            for (int64_t i = 0; i < DS_LANES && c + i < d; i++) ds_store(panel, (c + i) * width + first, line[i], DS_F32);
+            for (int64_t i = 0; i < DS_LANES && c + i < words; i++) ds_store(panel, (c + i) * width + first, line[i], DS_F32);
         }
 }
 
 /* And back: rows from a panel, row i times number i of `scale`. */
-OUT_OF_LINE void turn_out(float *rows, const float *panel, int64_t width, int64_t d, const ds_vec *scale) {
-    const int64_t stride = padded(d);
+DS_OUT_OF_LINE void ds_turn_out(float *rows, const float *panel, int64_t width, int64_t d, const ds_vec *scale) {
+    const int64_t stride = ds_padded(d);
     for (int64_t first = 0; first < width; first += DS_LANES)
         for (int64_t c = 0; c < stride; c += DS_LANES) {
             ds_vec line[DS_LANES];
@@ -72,49 +162,59 @@ OUT_OF_LINE void turn_out(float *rows, const float *panel, int64_t width, int64_
         }
 }
 
-/* Lines of a panel of results: tiles are whole. */
-static inline int64_t lines(int64_t d) { return ds_div_up(d, TILE_ROWS) * TILE_ROWS; }
+/* Sums of DS_GEMM_ROWS rows of as many vectors as the caller says. */
+typedef ds_vec ds_sums[DS_GEMM_SUMS];
 
-/* Sums of TILE_ROWS rows of as many vectors as the caller says. */
-typedef ds_vec tile[DS_GEMM_SUMS];
-
-/* sums += rows * panel, for the TILE_ROWS rows that begin `across` apart and whose `n` numbers are `along`
+/* sums += rows * panel, for the DS_GEMM_ROWS rows that begin `across` apart and whose `n` words are `along`
  * apart; lines of the panel are `width` apart. */
-DS_INLINE void multiply(tile sums, const float *rows, int64_t across, int64_t along, const float *panel, int64_t width,
-                        int64_t n, int vectors) {
+DS_INLINE void ds_panel_multiply(ds_sums sums, const float *rows, int64_t across, int64_t along, const float *panel,
+                                 int64_t width, int64_t n, int vectors, uint32_t form) {
     enum { AHEAD = 8 /* lines */ };
-    const float *row[TILE_ROWS];
+    const float *row[DS_GEMM_ROWS];
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE_ROWS; i++) row[i] = rows + i * across;
-    ds_gemm_add_along(sums, row, along, panel, width, n, TILE_ROWS, vectors, AHEAD * width, DS_F32);
+    for (int i = 0; i < DS_GEMM_ROWS; i++) row[i] = rows + i * across;
+    ds_gemm_add_along(sums, row, along, panel, width, n, DS_GEMM_ROWS, vectors, AHEAD * width, form);
 }
 
-DS_INLINE void clear(tile sums) {
+DS_INLINE void ds_sums_clear(ds_sums sums) {
 #pragma GCC unroll 32
     for (int i = 0; i < DS_GEMM_SUMS; i++) sums[i] = (ds_vec){0};
 }
 
 /* Stores a tile in `to`, whose lines are as wide as it is. */
-DS_INLINE void keep(float *to, tile sums, int vectors) {
+DS_INLINE void ds_sums_keep(float *to, ds_sums sums, int vectors) {
 #pragma GCC unroll 32
-    for (int i = 0; i < TILE_ROWS * vectors; i++) ds_store(to, i * DS_LANES, sums[i], DS_F32);
+    for (int i = 0; i < DS_GEMM_ROWS * vectors; i++) ds_store(to, i * DS_LANES, sums[i], DS_F32);
 }
 
 /* panel = factor * panel + rows' * weights: to line c, number c of each of `n` rows times its weights for
- * the columns. */
-DS_INLINE void add_rows(float *panel, const ds_vec *factor, const float *rows, const float *weights, int64_t n,
-                        int64_t d, int vectors) {
+ * the columns. Words of both are of neighbouring rows. */
+DS_INLINE void ds_add_rows(float *panel, const ds_vec *factor, const float *rows, const float *weights, int64_t n,
+                           int64_t d, int vectors, uint32_t form) {
     const int64_t width = vectors * DS_LANES;
-    for (int64_t c = 0; c < d; c += TILE_ROWS) {
-        tile sums;
+    for (int64_t c = 0; c < d; c += DS_GEMM_ROWS) {
+        ds_sums sums;
 #pragma GCC unroll 32
-        for (int i = 0; i < TILE_ROWS * vectors; i++) {
+        for (int i = 0; i < DS_GEMM_ROWS * vectors; i++) {
             sums[i] = ds_load(panel, c * width + i * DS_LANES, DS_F32);
             if (factor) sums[i] *= factor[i % vectors];
         }
-        multiply(sums, rows + c, 1, padded(d), weights, width, n, vectors);
-        keep(panel + c * width, sums, vectors);
+        ds_panel_multiply(sums, rows + c, 1, ds_padded(d), weights, width, ds_words(n, form), vectors, form);
+        ds_sums_keep(panel + c * width, sums, vectors);
     }
+}
+
+/* A head of `d` numbers times another. */
+DS_INLINE double ds_dot_of(const void *a, const void *b, int64_t d, uint32_t t) {
+    ds_vec sum = ds_splat(0);
+    for (int64_t c = 0; c < d; c += DS_LANES) sum = ds_vfma(ds_load_first(d - c, a, c, t), ds_load_first(d - c, b, c, t), sum);
+    return ds_vsum(sum);
+}
+
+DS_OUT_OF_LINE float ds_dot(const void *a, const void *b, int64_t d, uint32_t dtype) {
+    double sum = 0;
+    DS_WITH_FLOAT(t, dtype, sum = ds_dot_of(a, b, d, t));
+    return (float)sum;
 }
 
 #endif

@@ -1,9 +1,10 @@
 /* The product of row-major matrices that ops of several families come to: c = f(a b + bias) + residual.
  *
- * Limit: multiply-add instructions, 2 m n k flops; with two 512-bit units 64 a cycle and core. With few rows
- * it is memory, b being read once.
+ * Limit: multiply-add instructions, 2 m n k flops; with two 512-bit units 64 a cycle and core, twice that in
+ * pairs of bf16 (DS_HAS_PAIRS). With few rows it is memory, b being read once.
  *
- * a stays where it is if it is of f32 and its rows are whole; else phase 0 copies it so. An item of phase 2
+ * Products are of words, f32 or such pairs. a stays where it is if its rows are whole words; else phase 0
+ * copies it so. An item of phase 2
  * is a block of rows and a panel of columns. It packs the panel of b, a block of k at a time, and passes all
  * of its rows over it: the panel comes from the second level of the caches then, a from the third. What several
  * blocks of rows would pack again, phase 1 packs for all of them, unless it is large. Panels that few rows pass
@@ -16,8 +17,8 @@
 #include "ds_cpu_gemm.h"
 
 enum {
-    DS_K_BLOCK = 1024,                 /* values of k in a panel: 192 KiB */
-    DS_ROW_BLOCK = 32 * DS_GEMM_ROWS,  /* rows of an item: their sums in f32 take 48 KiB */
+    DS_K_BLOCK = 1024,                 /* words of k in a panel: 192 KiB */
+    DS_ROW_BLOCK = 64 * DS_GEMM_ROWS,  /* rows of an item: their sums in f32 take 96 KiB */
     DS_ENOUGH_ITEMS = 24,              /* below that row blocks shrink, so that threads share them evenly, */
     DS_LEAST_ROWS = 8 * DS_GEMM_ROWS,  /* but not below this */
     DS_ITEM_FLOPS = 2 << 20,           /* worth a thread's while */
@@ -25,7 +26,7 @@ enum {
     DS_DIRECT_ROWS = 2 * DS_GEMM_ROWS, /* that are too few to pack for */
     DS_DIRECT_BYTES = 5 << 19,         /* of b, that the second level holds about */
     DS_SHARED_BYTES = 8 << 20,         /* of panels that are packed for all */
-    DS_AHEAD_PACKED = 16,              /* values of k from what is read to what is fetched, */
+    DS_AHEAD_PACKED = 16,              /* words of k from what is read to what is fetched, */
     DS_AHEAD_LINES = 36,               /* the same in lines, where each k begins one of its own, */
     DS_AHEAD_BYTES = 1024,             /* the same where k runs along the lines, */
     DS_LINES = DS_GEMM_VECTORS,        /* of which so many are read at a time, */
@@ -40,12 +41,13 @@ typedef struct ds_product {
     int64_t kind;                     /* of activation */
     int64_t m, n, k, batch;
     int64_t b_across, b_along; /* from column to column, from one k to the next */
-    uint32_t t;
+    uint32_t t, form; /* dtype; DS_PAIRS or DS_F32, as `ds_product_form` says */
     /* Where b, a single matrix, is not of numbers, packs its columns from `column` on as `ds_gemm_pack` does,
      * for `n` values of k from `first` on. Else NULL. */
     void (*pack)(const struct ds_product *p, float *panel, int64_t column, int64_t columns, int64_t first, int64_t n);
     /* How it is gone about. */
-    int copies; /* a, in rows of this many numbers: */
+    int64_t words; /* of k */
+    int copies;    /* a, in rows of this many words: */
     int64_t copied_row;
     int few;    /* rows: 0 is one, 1 is up to 4, 2 is more */
     int dots;   /* they are few, and k runs along b's lines */
@@ -63,15 +65,30 @@ static int ds_product_is_shared(const ds_tensor *t) {
 
 static int64_t ds_product_a_matrices(const ds_product *p) { return ds_product_is_shared(p->a) ? 1 : p->batch; }
 static int64_t ds_product_b_matrices(const ds_product *p) { return ds_product_is_shared(p->b) ? 1 : p->batch; }
-static int64_t ds_product_panel_elements(const ds_product *p) { return p->k * DS_GEMM_COLUMNS; }
+static int64_t ds_product_panel_words(const ds_product *p) { return p->words * DS_GEMM_COLUMNS; }
+
+/* The form that pays for a product of so many rows: pairs have to be packed. */
+static inline uint32_t ds_product_form(uint32_t t, int64_t rows) {
+    return DS_HAS_PAIRS && t == DS_BF16 && rows > DS_GEMM_ROWS ? DS_PAIRS : DS_F32;
+}
+
+/* Whether rows of a are words of pairs as they lie. */
+static int ds_product_is_paired(const ds_product *p) {
+    const ds_tensor *a = p->a;
+    int is_even = p->k % 2 == 0 && (uintptr_t)a->data % 4 == 0 && a->strides[a->ndim - 1] == 1;
+    for (int32_t d = 0; d < a->ndim - 1; d++) is_even &= a->shape[d] <= 1 || a->strides[d] % 2 == 0;
+    return is_even;
+}
 
 /* What `p` lacks, once tensors, extents and b's strides are there. */
 static void ds_product_go_about(ds_product *p) {
     const ds_tensor *a = p->a;
     p->t = a->dtype;
+    p->words = p->form == DS_PAIRS ? ds_div_up(p->k, 2) : p->k;
     p->copies = p->t != DS_F32 || (a->strides[a->ndim - 1] != 1 && p->k > 1);
-    p->copied_row = ds_div_up(p->k, DS_GEMM_COLUMNS) * DS_GEMM_COLUMNS;
-    int few = p->m <= DS_GEMM_ROWS, is_lines = !p->pack && (p->b_across == 1 || p->n == 1);
+    if (p->form == DS_PAIRS) p->copies = !ds_product_is_paired(p);
+    p->copied_row = ds_div_up(p->words, DS_GEMM_COLUMNS) * DS_GEMM_COLUMNS;
+    int few = p->m <= DS_GEMM_ROWS && p->form == DS_F32, is_lines = !p->pack && (p->b_across == 1 || p->n == 1);
     p->few = p->m <= 1 ? 0 : p->m <= 4 ? 1 : 2;
     p->dots = few && !p->pack && !is_lines && p->b_along == 1;
     int64_t span = p->b_along * p->k * ds_size(p->t);
@@ -84,16 +101,16 @@ static void ds_product_go_about(ds_product *p) {
     int64_t blocks = ds_max(ds_div_up(p->m, DS_ROW_BLOCK), ds_min(wanted, ds_div_up(p->m, DS_LEAST_ROWS)));
     p->rows_each = ds_div_up(ds_div_up(p->m, ds_max(1, blocks)), DS_GEMM_ROWS) * DS_GEMM_ROWS;
     p->row_blocks = p->m ? ds_div_up(p->m, p->rows_each) : 0;
-    p->shared = !p->direct && p->row_blocks > 1 && ds_product_panel_elements(p) * p->panels * ds_product_b_matrices(p) * 4 <= DS_SHARED_BYTES;
+    p->shared = !p->direct && p->row_blocks > 1 && ds_product_panel_words(p) * p->panels * ds_product_b_matrices(p) * 4 <= DS_SHARED_BYTES;
 }
 
-static int64_t ds_product_copied_elements(const ds_product *p) {
+static int64_t ds_product_copied_words(const ds_product *p) {
     return p->copies ? ds_product_a_matrices(p) * p->m * p->copied_row : 0;
 }
 
 static void ds_plan_product(const ds_product *p, ds_plan *out) {
     out->phases = 3;
-    out->workspace_bytes = ds_product_copied_elements(p) * 4;
+    out->workspace_bytes = ds_product_copied_words(p) * 4;
     if (p->copies) {
         out->phase[0].items = ds_product_a_matrices(p) * p->m;
         /* Whole squares, which turn columns into rows. */
@@ -101,8 +118,8 @@ static void ds_plan_product(const ds_product *p, ds_plan *out) {
     }
     if (p->shared) {
         out->phase[1].items = ds_product_b_matrices(p) * p->panels;
-        out->phase[1].grain = ds_max(1, DS_COPIED / ds_max(1, ds_product_panel_elements(p)));
-        out->workspace_bytes += out->phase[1].items * ds_product_panel_elements(p) * 4;
+        out->phase[1].grain = ds_max(1, DS_COPIED / ds_max(1, ds_product_panel_words(p)));
+        out->workspace_bytes += out->phase[1].items * ds_product_panel_words(p) * 4;
     }
     out->phase[2].items = p->batch * p->row_blocks * p->panels;
     int64_t flops = 2 * ds_max(1, p->rows_each * p->columns_each * p->k);
@@ -114,6 +131,100 @@ static __attribute__((noinline)) void ds_product_pack(float *to, int64_t stride,
     DS_WITH_FLOAT(d, t, ds_gemm_pack(to, stride, from, columns, across, along, n, d));
 }
 
+#if DS_HAS_PAIRS
+/* Words of elements of two lines, `n` of them. */
+DS_INLINE ds_vec ds_pairs_of(const void *a, const void *b, int64_t n) {
+    const __m512i in_turns = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                                              39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __mmask16 first = n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+    const __m256i low = _mm256_maskz_loadu_epi16(first, a);
+    const __m256i high = b ? _mm256_maskz_loadu_epi16(first, b) : _mm256_setzero_si256();
+    return (ds_vec)_mm512_permutex2var_epi16(_mm512_castsi256_si512(low), in_turns, _mm512_castsi256_si512(high));
+}
+
+/* Words of a matrix whose k are neighbours of a row, zeros behind the last. */
+DS_INLINE ds_vec ds_words_of(const void *row, int64_t n) {
+    const __mmask32 first = n >= 32 ? 0xffffffff : (1u << n) - 1;
+    return (ds_vec)_mm512_maskz_loadu_epi16(first, row);
+}
+
+/* Lines of words: `n` values of k, two in each word, of at most DS_LANES rows of bf16. Rows are `across` apart,
+ * values of k `along`. */
+static __attribute__((noinline)) void ds_product_square(ds_vec line[DS_LANES], const uint16_t *from, int64_t rows, int64_t across,
+                                                        int64_t along, int64_t n) {
+    enum { FETCHED = 8 /* lines ahead */ };
+    for (int64_t i = 0; i < DS_LANES; i++) line[i] = (ds_vec){0};
+    if (across == 1 && along != 1) {
+        for (int64_t k = 0; k < n; k += 2) {
+            const uint16_t *at = from + k * along;
+            __builtin_prefetch(at + FETCHED * along, 0, 3);
+            __builtin_prefetch(at + (FETCHED + 1) * along, 0, 3);
+            line[k / 2] = ds_pairs_of(at, k + 1 < n ? at + along : 0, rows);
+        }
+        ds_turn(line);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        const uint16_t *at = from + i * across;
+        if (along == 1) {
+            __builtin_prefetch(at + 2 * FETCHED * DS_LANES, 0, 3);
+            line[i] = ds_words_of(at, n);
+        } else {
+            uint16_t numbers[2 * DS_LANES] = {0};
+            for (int64_t k = 0; k < n; k++) numbers[k] = at[k * along];
+            line[i] = ds_words_of(numbers, n);
+        }
+    }
+}
+
+/* Packs columns of b in pairs as `ds_gemm_pack` does in f32. */
+static void ds_product_pack_pairs(float *to, const uint16_t *from, int64_t columns, int64_t across, int64_t along, int64_t n) {
+    enum { FETCHED = 16 /* lines ahead */ };
+    for (int64_t k = 0; across == 1 && k < n; k += 2) {
+        const uint16_t *a = from + k * along, *b = k + 1 < n ? a + along : 0;
+        for (int64_t i = 0; i < DS_GEMM_COLUMNS; i += 32) {
+            __builtin_prefetch(a + FETCHED * along + i, 0, 3);
+            __builtin_prefetch(a + (FETCHED + 1) * along + i, 0, 3);
+        }
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < DS_GEMM_COLUMNS; i += DS_LANES)
+            ds_store(to, k / 2 * DS_GEMM_COLUMNS + i, ds_pairs_of(a + i, b ? b + i : 0, ds_max(0, columns - i)), DS_F32);
+    }
+    for (int64_t first = 0; across != 1 && first < DS_GEMM_COLUMNS; first += DS_LANES)
+        for (int64_t k = 0; k < n; k += 2 * DS_LANES) {
+            ds_vec line[DS_LANES];
+            int64_t left = ds_min(2 * DS_LANES, n - k), here = ds_max(0, ds_min(DS_LANES, columns - first));
+            ds_product_square(line, from + first * across + k * along, here, across, along, left);
+            ds_turn(line);
+            for (int64_t l = 0; l < ds_div_up(left, 2); l++)
+                ds_store(to, (k / 2 + l) * DS_GEMM_COLUMNS + first, line[l], DS_F32);
+        }
+}
+
+/* Copies rows of a as pairs. */
+static void ds_product_copy_pairs(float *to, int64_t row, const uint16_t *from, int64_t rows, int64_t across, int64_t along, int64_t n) {
+    for (int64_t first = 0; first < rows; first += DS_LANES)
+        for (int64_t k = 0; k < n; k += 2 * DS_LANES) {
+            ds_vec line[DS_LANES];
+            int64_t here = ds_min(DS_LANES, rows - first);
+            ds_product_square(line, from + first * across + k * along, here, across, along, ds_min(2 * DS_LANES, n - k));
+            for (int64_t i = 0; i < here; i++) ds_store(to, (first + i) * row + k / 2, line[i], DS_F32);
+        }
+}
+#endif
+
+/* Packs a panel of b: columns that begin at `from`, `n` words of k. */
+static void ds_product_pack_panel(const ds_product *p, float *panel, const void *from, int64_t column, int64_t columns,
+                                  int64_t first, int64_t n) {
+    if (p->pack) return p->pack(p, panel, column, columns, first, n);
+#if DS_HAS_PAIRS
+    if (p->form == DS_PAIRS)
+        return ds_product_pack_pairs(panel, (const uint16_t *)from + 2 * first * p->b_along, columns, p->b_across, p->b_along,
+                                     ds_min(2 * n, p->k - 2 * first));
+#endif
+    ds_product_pack(panel, DS_GEMM_COLUMNS, ds_at(from, first * p->b_along, p->t), columns, p->b_across, p->b_along, n, p->t);
+}
+
 /* Phase 0: rows begin to end of all matrices of a. */
 static void ds_product_copy_rows(const ds_call *call, const ds_product *p, int64_t begin, int64_t end) {
     const ds_tensor *a = p->a;
@@ -122,7 +233,10 @@ static void ds_product_copy_rows(const ds_call *call, const ds_product *p, int64
         int64_t matrix = begin / p->m, row = begin % p->m, rows = ds_min(end - begin, p->m - row);
         float *to = (float *)call->workspace + begin * p->copied_row;
         const void *from = ds_at(a->data, ds_offset(a, a->ndim - 2, matrix) + row * across, p->t);
-        for (int64_t k = 0; k < p->k; k += DS_GEMM_COLUMNS) {
+#if DS_HAS_PAIRS
+        if (p->form == DS_PAIRS) ds_product_copy_pairs(to, p->copied_row, from, rows, across, along, p->k);
+#endif
+        for (int64_t k = 0; p->form == DS_F32 && k < p->k; k += DS_GEMM_COLUMNS) {
             const void *part = ds_at(from, k * along, p->t);
             ds_product_pack(to + k, p->copied_row, part, p->k - k, along, across, rows, p->t);
         }
@@ -151,10 +265,9 @@ static void ds_product_pack_panels(const ds_call *call, const ds_product *p, int
     for (int64_t i = begin; i < end; i++) {
         int64_t matrix = i / p->panels, column = i % p->panels * DS_GEMM_COLUMNS;
         const void *from = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
-        float *to = (float *)call->workspace + ds_product_copied_elements(p) + i * ds_product_panel_elements(p);
+        float *to = (float *)call->workspace + ds_product_copied_words(p) + i * ds_product_panel_words(p);
         int64_t columns = ds_min(DS_GEMM_COLUMNS, p->n - column);
-        if (p->pack) p->pack(p, to, column, columns, 0, p->k);
-        else ds_product_pack(to, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, p->k, p->t);
+        ds_product_pack_panel(p, to, from, column, columns, 0, p->words);
     }
 }
 
@@ -171,14 +284,15 @@ static ds_part ds_product_part_of(const ds_call *call, const ds_product *p, int6
         at.a_across = p->copied_row;
         at.a = (const float *)call->workspace + ((ds_product_a_matrices(p) > 1 ? matrix : 0) * p->m + row) * p->copied_row;
     } else {
-        at.a_across = a->strides[a->ndim - 2];
-        at.a = (const float *)a->data + ds_offset(a, a->ndim - 2, matrix) + row * at.a_across;
+        const int each = p->form == DS_PAIRS ? 2 : 1; /* elements of a word */
+        at.a_across = a->strides[a->ndim - 2] / each;
+        at.a = (const float *)a->data + ds_offset(a, a->ndim - 2, matrix) / each + row * at.a_across;
     }
     at.b = ds_at(b->data, ds_offset(b, b->ndim - 2, matrix) + column * p->b_across, p->t);
     at.panel = 0;
     if (p->shared) {
         int64_t index = (ds_product_b_matrices(p) > 1 ? matrix : 0) * p->panels + column / DS_GEMM_COLUMNS;
-        at.panel = (const float *)call->workspace + ds_product_copied_elements(p) + index * ds_product_panel_elements(p);
+        at.panel = (const float *)call->workspace + ds_product_copied_words(p) + index * ds_product_panel_words(p);
     }
     at.c_across = c->strides[c->ndim - 2];
     at.c_along = c->strides[c->ndim - 1];
@@ -303,6 +417,12 @@ DS_SHAPE(whole, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_F32);
 DS_SHAPE(two, DS_GEMM_ROWS, 2, DS_F32);
 DS_SHAPE(one, DS_GEMM_ROWS, 1, DS_F32);
 
+#if DS_HAS_PAIRS
+DS_SHAPE(whole_of_pairs, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_PAIRS);
+DS_SHAPE(two_of_pairs, DS_GEMM_ROWS, 2, DS_PAIRS);
+DS_SHAPE(one_of_pairs, DS_GEMM_ROWS, 1, DS_PAIRS);
+#endif
+
 /* For few rows: these leave registers for more columns, which are then read in longer pieces. */
 DS_SHAPE(row, 1, DS_GEMM_SUMS / 2, DS_F32);
 DS_SHAPE(row_f16, 1, DS_GEMM_SUMS / 2, DS_F16);
@@ -333,7 +453,7 @@ DS_INLINE void ds_product_fetch_results(const ds_product *p, const ds_part *at, 
 static void ds_product_pass(const ds_product *p, const ds_part *at, const ds_shape *s, const ds_block *k, int64_t column, int64_t columns, ds_rest to) {
     _Alignas(64) float sums[DS_GEMM_SUMS * DS_LANES];
     int64_t across = s->vectors * DS_LANES;
-    int first = k->first == 0, last = k->first + k->n >= p->k;
+    int first = k->first == 0, last = k->first + k->n >= p->words;
     int as_it_is = !last || (to.in_c && !at->bias && !at->residual && p->kind == DS_IDENTITY);
     for (int64_t row = 0; row < at->rows; row += s->rows) {
         int64_t left = ds_min(s->rows, at->rows - row);
@@ -348,8 +468,12 @@ static void ds_product_pass(const ds_product *p, const ds_part *at, const ds_sha
     }
 }
 
-static const ds_shape *ds_product_shape_for(int64_t columns) {
+static const ds_shape *ds_product_shape_for(int64_t columns, uint32_t form) {
     int64_t vectors = ds_div_up(columns, DS_LANES);
+#if DS_HAS_PAIRS
+    if (form == DS_PAIRS) return vectors == 1 ? &ds_shape_one_of_pairs : vectors == 2 ? &ds_shape_two_of_pairs : &ds_shape_whole_of_pairs;
+#endif
+    (void)form;
     return vectors == 1 ? &ds_shape_one : vectors < DS_GEMM_VECTORS ? &ds_shape_two : &ds_shape_whole;
 }
 
@@ -358,7 +482,7 @@ static void ds_product_run_direct(const ds_product *p, const ds_part *at) {
     ds_rest to = {at->c, at->c_across, p->t == DS_F32 && at->c_along == 1};
     int64_t ahead = ds_max(1, DS_AHEAD_LINES * 64 / (p->columns_each * ds_size(p->t)));
     ds_block k = {at->b, p->b_along, ahead * p->b_along, 0, p->k};
-    const ds_shape *s = p->m <= DS_GEMM_ROWS ? DS_FEW[p->t][p->few] : ds_product_shape_for(at->columns);
+    const ds_shape *s = p->m <= DS_GEMM_ROWS ? DS_FEW[p->t][p->few] : ds_product_shape_for(at->columns, DS_F32);
     ds_product_pass(p, at, s, &k, 0, at->columns, to);
 }
 
@@ -370,17 +494,15 @@ static void ds_product_run_packed(const ds_product *p, const ds_part *at) {
         if (p->t == DS_F32 && at->c_along == 1) to = (ds_rest){at->c, at->c_across, 1};
         ds_block k = {panel, DS_GEMM_COLUMNS, DS_AHEAD_PACKED * DS_GEMM_COLUMNS, 0, 0};
         do {
-            k.n = ds_min(DS_K_BLOCK, p->k - k.first);
+            k.n = ds_min(DS_K_BLOCK, p->words - k.first);
             if (at->panel) {
                 k.b = at->panel + k.first * DS_GEMM_COLUMNS;
             } else {
-                const void *from = ds_at(at->b, column * p->b_across + k.first * p->b_along, p->t);
-                if (p->pack) p->pack(p, panel, at->column + column, columns, k.first, k.n);
-                else ds_product_pack(panel, DS_GEMM_COLUMNS, from, columns, p->b_across, p->b_along, k.n, p->t);
+                ds_product_pack_panel(p, panel, ds_at(at->b, column * p->b_across, p->t), at->column + column, columns, k.first, k.n);
             }
-            ds_product_pass(p, at, ds_product_shape_for(columns), &k, column, columns, to);
+            ds_product_pass(p, at, ds_product_shape_for(columns, p->form), &k, column, columns, to);
             k.first += DS_K_BLOCK;
-        } while (k.first < p->k);
+        } while (k.first < p->words);
     }
 }
 

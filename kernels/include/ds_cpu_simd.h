@@ -24,6 +24,14 @@
 #endif
 #endif
 
+/* Whether products of pairs of bf16 (AVX512_BF16) are twice as fast as those of f32. On Intel's CPUs, which are
+ * those with AVX512_FP16, vdpbf16ps takes four times as long as an FMA, measured on Sapphire Rapids. */
+#if DS_LANES == 16 && defined(__AVX512BF16__) && !defined(__AVX512FP16__)
+#define DS_HAS_PAIRS 1
+#else
+#define DS_HAS_PAIRS 0
+#endif
+
 typedef float ds_vec __attribute__((vector_size(DS_LANES * 4)));
 typedef uint32_t ds_vec_u32 __attribute__((vector_size(DS_LANES * 4)));
 typedef uint16_t ds_vec_u16 __attribute__((vector_size(DS_LANES * 2)));

@@ -29,6 +29,7 @@ static grouped grouped_of(const ds_call *call) {
     g.all.n = g.w->shape[1];
     g.all.b_across = g.w->strides[1];
     g.all.b_along = g.w->strides[2];
+    g.all.form = ds_product_form(g.all.a->dtype, ds_div_up(g.all.m, ds_max(1, g.w->shape[0])));
     ds_product_go_about(&g.all);
     g.experts = g.w->shape[0];
     g.widths = ds_div_up(g.all.n, WIDTH);

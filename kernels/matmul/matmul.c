@@ -12,6 +12,7 @@ static ds_product matmul_of(const ds_call *call) {
     p.n = ds_row_length(p.b);
     p.b_along = p.b->strides[p.b->ndim - 2];
     p.b_across = p.b->strides[p.b->ndim - 1];
+    p.form = ds_product_form(p.a->dtype, p.m);
     ds_product_go_about(&p);
     return p;
 }
@@ -40,6 +41,7 @@ static ds_product linear_of(const ds_call *call) {
     p.n = p.b->shape[0];
     p.b_across = p.b->strides[0];
     p.b_along = p.b->strides[1];
+    p.form = ds_product_form(p.a->dtype, p.m);
     ds_product_go_about(&p);
     return p;
 }

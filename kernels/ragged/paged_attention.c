@@ -1,13 +1,11 @@
-/* Attention over a cache of blocks, on a CPU: as ds_cpu_attend.h has it, with keys and values gathered from
+/* Attention over a cache of blocks, on a CPU: as ds_cpu_flash.h has it, with keys and values gathered from
  * where the table of blocks says. It is they that bound a step of generation: each is read once.
  */
-#include "ds_cpu_attend.h"
+#include "ds_cpu_flash.h"
 #include "pages.h"
 
 /* paged_attention(q, cache, q_starts, seen, blocks, alibi, scale, ...) -> o. */
 enum { CACHE = Q + 1, STARTS, SEEN, BLOCKS, ALIBI, O };
-
-enum { AHEAD = 8 /* keys that are fetched: the processor does not foresee blocks */ };
 
 /* The starts, and of each sequence its tokens as `pages_tokens` has them. */
 static int copy_pages(int64_t *to, const ds_call *call, const geometry *g, int starts) {
@@ -40,45 +38,27 @@ static geometry geometry_of_pages(const ds_call *call) {
     return g;
 }
 
-DS_INLINE void gather_of(float *to, const void *const *rows, int64_t n, int64_t d, float none, uint32_t t) {
-    const int64_t stride = padded(d), whole = d / DS_LANES * DS_LANES;
-    for (int64_t i = 0; i < n; i++) {
-        const void *row = rows[i];
-        for (int64_t c = 0; c < d; c += 64 / ds_size(t)) __builtin_prefetch(ds_at(rows[i + AHEAD], c, t), 0, 3);
-        for (int64_t c = 0; c < whole; c += DS_LANES)
-            ds_store(to, i * stride + c, row ? ds_load(row, c, t) : ds_splat(none), DS_F32);
-        if (whole == stride) continue;
-        ds_vec last = row ? ds_load_first(d - whole, row, whole, t) : ds_splat(none);
-        ds_store(to, i * stride + whole, last, DS_F32);
-    }
-}
+/* A key that is not there is NaN in every dtype, and its value zero: whoever sees it becomes NaN, others do
+ * not. */
+static const uint32_t NANS[DS_MOST_D] = {[0 ... DS_MOST_D - 1] = 0x7fc07fc0}, ZEROS[DS_MOST_D];
 
-/* Copies the heads of `rows` side by side in f32, zeros behind each, and `none` for one that is not there. */
-OUT_OF_LINE void gather(float *to, const void *const *rows, int64_t n, int64_t d, float none, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, gather_of(to, rows, n, d, none, t));
-}
-
-/* A key that is not there is NaN, and its value zero: whoever sees it becomes NaN, others do not. */
-static void bring_pages(panel *p, const ds_call *call, const geometry *g, int64_t first, int64_t n) {
+static void keys_in_blocks(ds_heads *keys, ds_heads *values, const panel *p, const ds_call *call, int64_t first, int64_t n) {
     const pages at = pages_of(call, CACHE, STARTS);
     const int64_t *strides = at.cache->strides;
     const uint32_t t = at.cache->dtype;
-    const void *keys[BLOCK + AHEAD], *values[BLOCK + AHEAD];
     int64_t block = first / at.each, place = first % at.each;
     const char *from = 0;
-    for (int64_t i = 0; i < n + AHEAD; i++) {
+    for (int64_t i = 0; i < n + DS_ROWS_AHEAD; i++) {
         if (i == 0 || place == at.each) {
             if (i > 0) block++, place = 0;
             from = pages_block(&at, p->s.batch, block);
         }
         int64_t offset = place++ * strides[1] + p->group * strides[3];
-        keys[i] = from ? ds_at(from, offset, t) : 0;
-        values[i] = from ? ds_at(from, offset + strides[2], t) : 0;
+        keys->at[i] = from ? ds_at(from, offset, t) : NANS;
+        values->at[i] = from ? ds_at(from, offset + strides[2], t) : ZEROS;
     }
-    gather(p->k, keys, n, g->d, __builtin_nanf(""), t);
-    gather(p->v, values, n, g->d, 0, t);
 }
 
-static const layout PAGED = {STARTS, ALIBI, O, -1, geometry_of_pages, bring_pages, 1};
+static const layout PAGED = {STARTS, ALIBI, O, -1, geometry_of_pages, keys_in_blocks, 1};
 
 KERNEL(ds_paged_attention, PAGED);

@@ -7,7 +7,7 @@
  * order; where sequences and heads are few, columns are dealt to several items, each with sums of its own.
  */
 #include "blocks.h"
-#include "ds_cpu_attend_backward.h"
+#include "ds_cpu_biased_backward.h"
 
 /* sparse_attn_backward(do, q, k, v, o, lse, layout, key_padding_mask, attn_mask, scale, causal) -> (dq, dk, dv).
  *
@@ -51,7 +51,7 @@ static void plan(const ds_call *call, ds_plan *out) {
 }
 
 /* The keys of a block, a panel at a time. */
-static void run_column(ds_slope_panel *p, const ds_call *call, const work *w, const ds_slopes *from, int64_t b, int64_t h,
+static void run_column(ds_biased_gradient *p, const ds_call *call, const work *w, const ds_gradients *from, int64_t b, int64_t h,
                        int64_t column) {
     const extents *e = &w->e;
     const ds_tensor *layout = ds_arg_tensor(call, LAYOUT, 0);
@@ -60,19 +60,19 @@ static void run_column(ds_slope_panel *p, const ds_call *call, const work *w, co
     const int vectors = ds_panel_vectors(e->block);
     const tokens keys = tokens_of(e, column);
     for (int64_t at = 0; at < keys.n; at += vectors * DS_LANES) {
-        ds_slope_begin(p, &of, from, keys.first + at, ds_min(vectors * DS_LANES, keys.n - at), vectors);
+        ds_biased_gradient_begin(p, &of, from, keys.first + at, ds_min(vectors * DS_LANES, keys.n - at), vectors);
         for (int64_t row = 0; row < e->blocks; row++) {
             const tokens queries = tokens_of(e, row);
-            if (is_seen(e, layout, h, row, column)) ds_slope_to(p, queries.first, queries.n);
+            if (is_seen(e, layout, h, row, column)) ds_biased_gradient_to(p, queries.first, queries.n);
         }
-        ds_slope_end(p, &dk, &dv);
+        ds_biased_gradient_end(p, &dk, &dv);
     }
 }
 
-static void run_share(ds_slope_panel *p, const ds_call *call, const work *w, int64_t item) {
+static void run_share(ds_biased_gradient *p, const ds_call *call, const work *w, int64_t item) {
     const extents *e = &w->e;
     const int64_t share = item % w->shares, head = item / w->shares, b = head / e->heads, h = head % e->heads;
-    const ds_slopes from = {
+    const ds_gradients from = {
         .d_o = head_of(call, DO, b, h),
         .lse = (const float *)ds_arg_tensor(call, LSE, 0)->data + head * e->tokens,
         .dots = w->dots + head * e->tokens,
@@ -97,7 +97,7 @@ static void put_query(const ds_call *call, const work *w, int64_t b, int64_t h, 
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     const work w = work_of(call);
-    ds_slope_panel p;
+    ds_biased_gradient p;
     for (int64_t item = begin; item < end; item++) {
         if (phase == 1) {
             run_share(&p, call, &w, item);

@@ -3,7 +3,7 @@
 #ifndef DS_BLOCKS_H
 #define DS_BLOCKS_H
 
-#include "ds_cpu_attend_runs.h"
+#include "ds_cpu_biased.h"
 
 /* Tensors are [B, S, H, D], the layout [H, M, M]. */
 typedef struct extents {

@@ -17,7 +17,7 @@ static void plan(const ds_call *call, ds_plan *out) {
     out->phase[0].grain = ds_max(1, ROWS / ds_max(1, e.block));
 }
 
-static void run_block(ds_panel *p, const ds_call *call, const extents *e, int64_t b, int64_t h, int64_t row) {
+static void run_block(ds_biased *p, const ds_call *call, const extents *e, int64_t b, int64_t h, int64_t row) {
     const ds_tensor *layout = ds_arg_tensor(call, LAYOUT, 0);
     float *lse = (float *)ds_arg_tensor(call, LSE, 0)->data + (b * e->heads + h) * e->tokens;
     const ds_attention of = attention_of(call, e, Q, KEY_PADDING_MASK, b, h);
@@ -25,19 +25,19 @@ static void run_block(ds_panel *p, const ds_call *call, const extents *e, int64_
     const int vectors = ds_panel_vectors(e->block);
     const tokens queries = tokens_of(e, row);
     for (int64_t at = 0; at < queries.n; at += vectors * DS_LANES) {
-        ds_attend_begin(p, &of, queries.first + at, ds_min(vectors * DS_LANES, queries.n - at), vectors);
+        ds_biased_begin(p, &of, queries.first + at, ds_min(vectors * DS_LANES, queries.n - at), vectors);
         for (int64_t column = 0; column < e->blocks; column++) {
             const tokens keys = tokens_of(e, column);
-            if (is_seen(e, layout, h, row, column)) ds_attend_to(p, keys.first, keys.n);
+            if (is_seen(e, layout, h, row, column)) ds_biased_to(p, keys.first, keys.n);
         }
-        ds_attend_end(p, &o, lse + queries.first + at);
+        ds_biased_end(p, &o, lse + queries.first + at);
     }
 }
 
 static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
     (void)phase;
     const extents e = extents_of(call, Q, LAYOUT);
-    ds_panel p;
+    ds_biased p;
     for (int64_t item = begin; item < end; item++) {
         const int64_t head = item / e.blocks;
         run_block(&p, call, &e, head / e.heads, head % e.heads, item % e.blocks);

@@ -1,8 +1,8 @@
 /* What attention and its gradient share, on a CPU: which queries and keys belong together, and
  * which of them see each other.
  */
-#ifndef DS_CPU_ATTENTION_H
-#define DS_CPU_ATTENTION_H
+#ifndef DS_CPU_SEQUENCES_H
+#define DS_CPU_SEQUENCES_H
 
 #include "ds_cpu_panels.h"
 
@@ -87,7 +87,7 @@ static inline int64_t table_bytes(const geometry *g) {
 }
 
 /* Sequence `n` of the table. */
-OUT_OF_LINE sequence packed_sequence(const int64_t *table, const geometry *g, int64_t n) {
+DS_OUT_OF_LINE sequence packed_sequence(const int64_t *table, const geometry *g, int64_t n) {
     const int64_t *q = table + starts_at(g), *kv = q + g->starts;
     sequence s = {.queries = g->queries, .unseen = g->all_keys, .is_wrong = (int)table[TABLE_WRONG]};
     if (s.is_wrong || g->starts == 0) return s;
@@ -114,7 +114,7 @@ static inline int copy_starts(int64_t *to, const ds_tensor *t, int64_t n, int64_
     return 0;
 }
 
-OUT_OF_LINE int copy_pairs(int64_t *to, const ds_call *call, const geometry *g, int starts) {
+DS_OUT_OF_LINE int copy_pairs(int64_t *to, const ds_call *call, const geometry *g, int starts) {
     return copy_starts(to, ds_arg_tensor(call, (uint32_t)starts, 0), g->starts, g->queries) ||
            copy_starts(to + g->starts, ds_arg_tensor(call, (uint32_t)starts + 1, 0), g->starts, g->all_keys);
 }
@@ -122,7 +122,7 @@ OUT_OF_LINE int copy_pairs(int64_t *to, const ds_call *call, const geometry *g, 
 /* Writes the table, where a sequence takes a place for each `each` rows: a query of each of the heads
  * that share. With `each` 0 it takes one place, whatever its length. `starts` is the argument of those of
  * the queries. */
-OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
+DS_OUT_OF_LINE void write_table(const ds_call *call, const geometry *g, int starts, int64_t each) {
     int64_t *table = call->workspace, place = 0;
     table[TABLE_WRONG] = g->copy(table + starts_at(g), call, g, starts);
     table[TABLE_COUNT] = table[TABLE_WRONG] || g->starts == 0 ? 1 : g->starts + 1;
@@ -142,7 +142,7 @@ static inline int64_t places(const geometry *g, int64_t each) {
 }
 
 /* The sequence that has place `*place`, which becomes that within it. -1 queries where none has. */
-OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int64_t each, int64_t *place) {
+DS_OUT_OF_LINE sequence sequence_at(const ds_call *call, const geometry *g, int64_t each, int64_t *place) {
     if (g->starts < 0) {
         int64_t of_one = each ? ds_div_up(g->queries * g->shared, each) : 1;
         sequence s = {.batch = *place / of_one, .queries = g->queries, .keys = g->keys};
@@ -177,21 +177,18 @@ static inline range keys_of(const geometry *g, const sequence *s, int64_t i) {
     return (range){g->left < 0 ? 0 : ds_max(0, ds_min(end, meets - g->left)), end};
 }
 
-/* Brings `n` rows of a sequence from `first` on: a query of each of the heads that share keys, one query
+/* Where `n` rows of a sequence from `first` on lie: a query of each of the heads that share keys, one query
  * after the other. */
-OUT_OF_LINE void bring_rows(float *to, const tokens *t, const geometry *g, const sequence *s, int64_t group, int64_t first,
-                            int64_t n) {
-    const int64_t head = first_head(g, group), shared = first_head(g, group + 1) - head, stride = padded(g->d);
+DS_OUT_OF_LINE void heads_of_rows(ds_heads *to, const tokens *t, const geometry *g, const sequence *s, int64_t group,
+                                  int64_t first, int64_t n) {
+    const int64_t head = first_head(g, group), shared = first_head(g, group + 1) - head;
     for (int64_t i = 0; i < n;) {
         int64_t query = (first + i) / shared, of = (first + i) % shared;
         int64_t now = shared == 1 ? n : ds_min(shared - of, n - i);
-        bring(to + i * stride, token_at(t, s->batch, s->first_query + query, head + of), shared == 1 ? t->token : t->head,
-              now, g->d, t->dtype);
+        ds_heads_along(to, i, token_at(t, s->batch, s->first_query + query, head + of), shared == 1 ? t->token : t->head,
+                       now, t->dtype);
         i += now;
     }
 }
-
-/* log2(e): powers of two take the place of exponentials. */
-#define LOG2_E 0x1.715476p+0f
 
 #endif
