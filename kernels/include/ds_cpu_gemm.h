@@ -29,6 +29,20 @@ enum { DS_PAIRS = 64 };
 /* What is loaded as words. */
 DS_INLINE uint32_t ds_word_of(uint32_t t) { return t == DS_PAIRS ? DS_F32 : t; }
 
+/* The form in which numbers of `dtype` meet others of theirs. */
+static inline uint32_t ds_form_of(uint32_t dtype) { return DS_HAS_PAIRS && dtype == DS_BF16 ? DS_PAIRS : DS_F32; }
+
+/* Calls a statement with the form `f` as a constant. */
+#if DS_HAS_PAIRS
+#define DS_WITH_FORM(f, form, ...)                                          \
+    do {                                                                    \
+        if ((form) == DS_PAIRS) { enum { f = DS_PAIRS }; __VA_ARGS__; }     \
+        else { enum { f = DS_F32 }; __VA_ARGS__; }                          \
+    } while (0)
+#else
+#define DS_WITH_FORM(f, form, ...) do { enum { f = DS_F32 }; (void)(form); __VA_ARGS__; } while (0)
+#endif
+
 /* sum + a * b, or the two products of pairs. */
 DS_INLINE ds_vec ds_multiply_add(ds_vec a, ds_vec b, ds_vec sum, uint32_t t) {
 #if DS_HAS_PAIRS

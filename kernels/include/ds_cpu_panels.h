@@ -25,20 +25,6 @@ enum {
 /* Scores start here: -infinity has no difference to itself. */
 #define DS_LEAST_SCORE (-0x1.fffffep127f)
 
-/* The form that tokens of `dtype` have where they are near. */
-static inline uint32_t ds_form_of(uint32_t dtype) { return DS_HAS_PAIRS && dtype == DS_BF16 ? DS_PAIRS : DS_F32; }
-
-/* Calls a statement with the form `f` as a constant. */
-#if DS_HAS_PAIRS
-#define DS_WITH_FORM(f, form, ...)                                          \
-    do {                                                                    \
-        if ((form) == DS_PAIRS) { enum { f = DS_PAIRS }; __VA_ARGS__; }     \
-        else { enum { f = DS_F32 }; __VA_ARGS__; }                          \
-    } while (0)
-#else
-#define DS_WITH_FORM(f, form, ...) do { enum { f = DS_F32 }; (void)(form); __VA_ARGS__; } while (0)
-#endif
-
 /* Words of `n` numbers that are neighbours along what a product sums. */
 DS_INLINE int64_t ds_words(int64_t n, uint32_t form) { return form == DS_PAIRS ? ds_div_up(n, 2) : n; }
 

@@ -343,6 +343,12 @@ static __attribute__((noinline)) void ds_product_store(void *to, int64_t along, 
     });
 }
 
+DS_INLINE void ds_product_store_rows(void *to, int64_t to_across, const float *sums, int64_t across, ds_range r, uint32_t t) {
+    for (int64_t i = 0; i < r.rows; i++)
+        for (int64_t j = 0; j < r.columns; j += DS_LANES)
+            ds_store_first(r.columns - j, to, i * to_across + j, ds_load(sums, i * across + j, DS_F32), t);
+}
+
 static __attribute__((noinline)) void ds_product_activate(float *sums, int64_t n, int64_t kind) {
     for (int64_t j = 0; j < n; j += DS_LANES) {
         ds_vec v = ds_load(sums, j, DS_F32);
@@ -356,6 +362,11 @@ static __attribute__((noinline)) void ds_product_activate(float *sums, int64_t n
 static __attribute__((noinline)) void ds_product_settle(const ds_product *p, const ds_part *at, float *sums, int64_t across, ds_range r,
                                              ds_rest to, int first, int last) {
     int64_t kind = ds_kind_for(p->kind, p->t);
+    if (first && last && !at->bias && !at->residual && kind == DS_IDENTITY && at->c_along == 1) {
+        void *c = ds_at(at->c, r.row * at->c_across + r.column, p->t);
+        DS_WITH_FLOAT(t, p->t, ds_product_store_rows(c, at->c_across, sums, across, r, t));
+        return;
+    }
     for (int64_t i = 0; i < r.rows; i++, sums += across) {
         int64_t x = r.row + i, y = r.column;
         float *resting = to.sums + x * to.across + y;

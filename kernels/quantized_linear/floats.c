@@ -112,10 +112,10 @@ static void pack(const ds_product *p, float *panel, int64_t column, int64_t colu
 static void dots(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
 #if DS_LANES == 16
     if (l->p.m == 1) WITH_FORMAT(k, l->kind, dots_of_columns(l, columns, x[0], totals, k, numbers));
-    else WITH_FORMAT(k, l->kind, dots_of_rows(l, columns[0], x, totals, FEW_ROWS, k, numbers));
+    else WITH_FORMAT(k, l->kind, dots_of_rows(l, columns, x, totals, FEW_ROWS, k, numbers));
 #else /* where a code is taken apart on its own, whom it is for is nothing beside that */
     if (l->p.m == 1) dots_of_columns(l, columns, x[0], totals, l->kind, numbers_of_any);
-    else dots_of_rows(l, columns[0], x, totals, FEW_ROWS, l->kind, numbers_of_any);
+    else dots_of_rows(l, columns, x, totals, FEW_ROWS, l->kind, numbers_of_any);
 #endif
 }
 

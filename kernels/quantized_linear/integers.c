@@ -3,6 +3,7 @@
  * Few rows meet 4 bits in an order that saves the work of bringing codes into theirs: a lane of 32 bits has
  * 8 codes, the first of each lane are multiplied first, and x is turned to fit, once.
  */
+#include "ds_cpu_grouped.h"
 #include "layer.h"
 
 /* quantized_linear(x, q, params, bias?, residual?; kind) -> y */
@@ -14,6 +15,23 @@ enum { INT8 = 1, INT4 = 2 }; /* as many codes are in a byte */
 /* The numbers of four bits; only the lowest four bits of an index count. */
 DS_INLINE __m512 nibbles(void) {
     return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+}
+
+/* What turns four bits into numbers: f32, or bf16, of which there are two sets because five bits of an index
+ * count. */
+DS_INLINE __m512i nibble_table(uint32_t form) {
+    const __m512i upper = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+                                           31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    const __m512i all = (__m512i)nibbles();
+    return form == DS_PAIRS ? _mm512_permutexvar_epi16(upper, all) : all;
+}
+
+/* The numbers of bits 0 to 3 and 16 to 19 of each lane, which then are gone: both in a word of pairs. */
+DS_INLINE ds_vec2 next_nibbles(__m512i *bits, __m512i table, uint32_t form) {
+    const __m512i now = *bits;
+    *bits = _mm512_srli_epi32(now, 4);
+    if (form == DS_PAIRS) return (ds_vec2){(ds_vec)_mm512_permutexvar_epi16(now, table), {0}};
+    return (ds_vec2){(ds_vec)_mm512_permutexvar_epi32(now, table), (ds_vec)_mm512_permutexvar_epi32(_mm512_srli_epi32(now, 16), table)};
 }
 #endif
 
@@ -45,7 +63,7 @@ static void pack(const ds_product *p, float *panel, int64_t column, int64_t colu
 
 DS_INLINE void dots_of(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals, int kind) {
     if (l->p.m == 1) dots_of_columns(l, columns, x[0], totals, kind, numbers);
-    else WITH_ROWS(rows, l->p.m, dots_of_rows(l, columns[0], x, totals, rows, kind, numbers));
+    else WITH_ROWS(rows, l->p.m, dots_of_rows(l, columns, x, totals, rows, kind, numbers));
 }
 
 static void dots(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
@@ -53,7 +71,8 @@ static void dots(const layer *l, const int64_t *columns, const float *const *x, 
     else dots_of(l, columns, x, totals, INT4);
 }
 
-/* A turned block of a row of x: vector i has value i of each lane, the last one their sums, for offsets. */
+/* A turned block of a row of x: vector i has value i of each lane, the last one their sums, for offsets. In pairs,
+ * values i and i + 4 are a word. */
 enum { OF_LANE = 8, BLOCK = OF_LANE * DS_LANES, TURNED = BLOCK + DS_LANES };
 
 /* Whether lanes of 8 codes lie in one group each, in a way that a block's steps are read for. */
@@ -75,6 +94,10 @@ static void turn_blocks(const ds_call *call, const layer *l, int64_t begin, int6
             for (int i = 0; i < OF_LANE; i++) sum += to[i * DS_LANES + lane] = block[lane * OF_LANE + i];
             to[BLOCK + lane] = sum;
         }
+        for (int i = 0; ds_form_of(l->p.t) == DS_PAIRS && i < OF_LANE / 2 * DS_LANES; i += DS_LANES) {
+            ds_vec2 both = {ds_load(to, i, DS_F32), ds_load(to, i + BLOCK / 2, DS_F32)};
+            ds_store(to, i, (ds_vec)ds_bf16_pair(both), DS_F32);
+        }
     }
 }
 
@@ -90,57 +113,81 @@ DS_INLINE lane_params params_of(const float *params, int groups, ds_vec_i32 of_l
     return (lane_params){_mm512_permutexvar_ps((__m512i)of_lane, all), _mm512_permutexvar_ps((__m512i)(of_lane + 1), all)};
 }
 
-/* Products of a column and rows of turned blocks. The codes of each second place come by loads that begin
- * with them, but for the tensor's last block, where these would reach beyond its end. */
-DS_INLINE void turned_dots(const layer *l, int64_t column, const float *const *x, ds_vec *totals, int rows, int groups) {
-    const uint8_t *codes = codes_at(l, column, 0), *last = codes_at(l, l->p.n, 0) - BLOCK / 2;
-    const float *params = l->params + 2 * column * l->groups;
-    const __m512 table = nibbles();
+/* Products of two columns and rows of turned blocks. */
+DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals, int rows, int groups,
+                           uint32_t form) {
+    const uint8_t *codes[2];
+    const float *params[2];
+    const __m512i table = nibble_table(form);
     int64_t blocks = l->p.k / BLOCK, of_group = ds_max(1, l->length / BLOCK), left = of_group;
     ds_vec_i32 of_lane;
     for (int lane = 0; lane < DS_LANES; lane++) of_lane[lane] = 2 * (lane * groups / DS_LANES);
-    __m512 sums[FEW_ROWS];
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++) sums[i] = _mm512_setzero_ps();
-    uint8_t end[BLOCK] = {0};
-    for (int64_t block = 0; block < blocks; block++, codes += BLOCK / 2) {
-        const uint8_t *from = codes;
-        if (codes == last) from = __builtin_memcpy(end, codes, BLOCK / 2);
-        __builtin_prefetch(codes + CODES_AHEAD, 0, 3);
-        __m512 parts[FEW_ROWS];
-#pragma GCC unroll 8
-        for (int i = 0; i < OF_LANE; i++) {
-            __m512i bits = _mm512_loadu_si512(from + i / 2);
-            if (i % 2) bits = _mm512_srli_epi32(bits, 4);
-            __m512 w = _mm512_permutexvar_ps(bits, table);
+    __m512 sums[2 * FEW_ROWS];
+#pragma GCC unroll 16
+    for (int i = 0; i < 2 * rows; i++) sums[i] = _mm512_setzero_ps();
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) {
+        codes[j] = codes_at(l, columns[j], 0);
+        params[j] = l->params + 2 * columns[j] * l->groups;
+    }
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t ahead = codes_ahead(l, block * (BLOCK / 2), 2);
+        __m512i bits[2];
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            bits[j] = _mm512_loadu_si512(codes[j]);
+            __builtin_prefetch(codes[j] + ahead, 0, 3);
+            codes[j] += BLOCK / 2;
+        }
+        __m512 parts[2 * FEW_ROWS];
+#pragma GCC unroll 16
+        for (int i = 0; i < 2 * rows; i++) parts[i] = _mm512_setzero_ps();
+#pragma GCC unroll 4
+        for (int i = 0; i < OF_LANE / 2; i++) {
+            ds_vec2 w[2];
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; j++) {
+                w[j] = next_nibbles(&bits[j], table, form);
+            }
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
-                __m512 right = _mm512_loadu_ps(x[r] + block * TURNED + i * DS_LANES);
-                parts[r] = i == 0 ? _mm512_mul_ps(w, right) : _mm512_fmadd_ps(w, right, parts[r]);
+                const float *right = x[r] + block * TURNED + i * DS_LANES;
+                ds_vec a = ds_load(right, 0, DS_F32), b = form == DS_F32 ? ds_load(right, BLOCK / 2, DS_F32) : a;
+                __asm__("" : "+v"(a), "+v"(b)); /* compilers would load them again for each product */
+#pragma GCC unroll 2
+                for (int j = 0; j < 2; j++) {
+                    ds_vec *part = (ds_vec *)&parts[j * rows + r];
+                    *part = ds_multiply_add(w[j].a, a, *part, form);
+                    if (form == DS_F32) *part = ds_vfma(w[j].b, b, *part);
+                }
             }
         }
-        lane_params of = params_of(params, groups, of_lane);
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            lane_params of = params_of(params[j], groups, of_lane);
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            __m512 lanes = _mm512_loadu_ps(x[r] + block * TURNED + BLOCK);
-            sums[r] = _mm512_fmadd_ps(parts[r], of.step, _mm512_fmadd_ps(lanes, of.offset, sums[r]));
+            for (int r = 0; r < rows; r++) {
+                __m512 lanes = _mm512_loadu_ps(x[r] + block * TURNED + BLOCK), *sum = &sums[j * rows + r];
+                *sum = _mm512_fmadd_ps(parts[j * rows + r], of.step, _mm512_fmadd_ps(lanes, of.offset, *sum));
+            }
         }
-        if (--left == 0) left = of_group, params += 2 * groups;
+        if (--left == 0) left = of_group, params[0] += 2 * groups, params[1] += 2 * groups;
     }
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++)
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; i++) totals[i] = (ds_vec)sums[i];
+        for (int r = 0; r < rows; r++) totals[j * FEW_ROWS + r] = (ds_vec)sums[j * rows + r];
 }
 
 static void dots_of_turned(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
-    int groups = (int)ds_max(1, BLOCK / l->length);
-    if (l->p.m > 1) {
-        WITH_ROWS(rows, l->p.m, turned_dots(l, columns[0], x, totals, rows, groups));
-        return;
-    }
-    for (int j = 0; j < AT_ONCE; j++) {
-        if (groups == 1) turned_dots(l, columns[j], x, &totals[j], 1, 1);
-        else turned_dots(l, columns[j], x, &totals[j], 1, groups);
-    }
+    const int groups = (int)ds_max(1, BLOCK / l->length);
+    DS_WITH_FORM(f, ds_form_of(l->p.t), {
+        if (l->p.m > 1) WITH_ROWS(rows, l->p.m, turned_dots(l, columns, x, totals, rows, groups, f));
+        for (int j = 0; l->p.m == 1 && j < AT_ONCE; j += 2) {
+            if (groups == 1) turned_dots(l, columns + j, x, totals + j * FEW_ROWS, 1, 1, f);
+            else turned_dots(l, columns + j, x, totals + j * FEW_ROWS, 1, groups, f);
+        }
+    });
 }
 #else
 static void dots_of_turned(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
@@ -188,3 +235,67 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end)
 }
 
 DS_KERNEL(ds_quantized_linear, plan, run);
+
+/* quantized_grouped_matmul(x, q, params, starts, bias?; kind) -> y, as ds_cpu_grouped.h has it. */
+enum { STARTS = PARAMS + 1, BIAS_OF_EXPERTS, Y_OF_ROWS };
+
+/* What is alike for all experts. */
+static void experts_of(const ds_call *call, layer *l, ds_grouped *g) {
+    const ds_tensor *x = ds_arg_tensor(call, X, 0), *q = ds_arg_tensor(call, Q, 0);
+    ds_tensor w = *q; /* of one */
+    w.shape++, w.strides++, w.ndim--;
+    *l = (layer){.codes = q->data, .params = ds_arg_tensor(call, PARAMS, 0)->data, .has_offset = 1, .bytes = 1};
+    l->per = x->shape[3];
+    l->kind = (int)l->per;
+    l->p.c = ds_arg_tensor(call, Y_OF_ROWS, 0);
+    l->p.kind = call->attributes[0].i;
+    l->p.pack = pack;
+    layer_extents(l, x, &w);
+    *g = (ds_grouped){.all = l->p, .starts = ds_arg_tensor(call, STARTS, 0), .experts = q->shape[0]};
+}
+
+static void plan_experts(const ds_call *call, ds_plan *out) {
+    layer l;
+    ds_grouped g;
+    experts_of(call, &l, &g);
+    ds_plan_grouped(&g, out);
+}
+
+static void run_expert(const ds_call *call, const ds_grouped *g, int64_t expert, int64_t begin, int64_t end, int64_t column) {
+    const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, Y_OF_ROWS, 0);
+    layer l;
+    ds_grouped all;
+    experts_of(call, &l, &all);
+    const int64_t n = l.p.n, k = l.p.k;
+    ds_tensor rows = *x, w = *ds_arg_tensor(call, Q, 0), c = *y, bias;
+    int64_t x_shape[] = {end - begin, x->shape[1], x->shape[2], x->shape[3]}, c_shape[] = {end - begin, n};
+    rows.shape = x_shape, rows.data = ds_at(x->data, begin * k, x->dtype);
+    c.shape = c_shape, c.data = ds_at(y->data, begin * y->strides[0], y->dtype);
+    w.shape++, w.strides++, w.ndim--;
+    l.codes += expert * n * k / l.per * l.bytes;
+    l.params += expert * n * l.groups * 2;
+    l.p.c = &c;
+    if (call->args[BIAS_OF_EXPERTS].count) {
+        bias = *ds_arg_tensor(call, BIAS_OF_EXPERTS, 0);
+        bias.data = ds_at(bias.data, expert * n, bias.dtype);
+        l.p.bias = &bias;
+    }
+    layer_extents(&l, &rows, &w);
+    ds_grouped_part part = ds_grouped_part_of(call, &l.p, begin, column);
+    if (!l.few) return ds_run_packed_product(&part.of_rows, &l.p, 2, part.first, part.last);
+    for (int64_t item = part.first; item < part.last; item++) {
+        ds_part at = ds_product_part_of(&part.of_rows, &l.p, item);
+        run_few(&l, &at, dots);
+    }
+    (void)g;
+}
+
+static void run_experts(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
+    layer l;
+    ds_grouped g;
+    experts_of(call, &l, &g);
+    if (phase == 0) return ds_run_packed_product(call, &l.p, 0, begin, end);
+    ds_run_grouped(call, &g, begin, end, run_expert);
+}
+
+DS_KERNEL(ds_quantized_grouped_matmul, plan_experts, run_experts);

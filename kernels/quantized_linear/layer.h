@@ -12,7 +12,8 @@
 enum {
     FEW_ROWS = 8,
     CODES_AHEAD = 2048, /* bytes from what is read to what is fetched */
-    AT_ONCE = 4,        /* columns that a single row meets at a time */
+    AT_ONCE = 4,        /* columns that a single row meets at a time, */
+    AT_ONCE_OF_ROWS = 2 /* and that several do: their values are loaded once for both */
 };
 
 typedef struct layer {
@@ -104,29 +105,57 @@ DS_INLINE void pack_codes(const layer *l, float *panel, int64_t column, int64_t 
         }
 }
 
-/* Products of a column and `rows` rows, the groups being whole vectors. */
-DS_INLINE void dots_of_rows(const layer *l, int64_t column, const float *const *x, ds_vec *totals, int rows, int kind,
-                            numbers_fn numbers) {
-    const uint8_t *codes = codes_at(l, column, 0);
-    int64_t vector_bytes = DS_LANES * l->bytes / l->per, k = 0;
-    ds_vec sums[FEW_ROWS];
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++) sums[i] = (ds_vec){0};
-    for (int64_t group = 0; group < l->groups; group++) {
-        affine of = affine_of(l, column, group);
-        ds_vec step = ds_splat(of.step), offset = ds_splat(of.offset);
-        for (int64_t end = k + l->length; k < end; k += DS_LANES, codes += vector_bytes) {
-            ds_vec w = ds_vfma(numbers(codes, kind), step, offset);
-            __builtin_prefetch(codes + CODES_AHEAD, 0, 3);
-#pragma GCC unroll 8
-            for (int i = 0; i < rows; i++) sums[i] = ds_vfma(w, ds_load(x[i], k, DS_F32), sums[i]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++) totals[i] = sums[i];
+/* How far ahead of byte `at` of each of so many columns lies what is fetched: where a column ends, in the one that
+ * takes its place. */
+DS_INLINE int64_t codes_ahead(const layer *l, int64_t at, int columns) {
+    const int64_t column = l->p.k / l->per * l->bytes;
+    return at + CODES_AHEAD < column ? CODES_AHEAD : CODES_AHEAD + (columns - 1) * column;
 }
 
-/* The same of a row and AT_ONCE columns. The sums of a group's codes meet its step once, and those of the
+/* Products of AT_ONCE_OF_ROWS columns and `rows` rows, the groups being whole vectors. Where rows end is known to
+ * the caller: totals are FEW_ROWS for each column. */
+DS_INLINE void dots_of_rows(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals, int rows, int kind,
+                            numbers_fn numbers) {
+    const uint8_t *codes[AT_ONCE_OF_ROWS];
+    ds_vec sums[AT_ONCE_OF_ROWS * FEW_ROWS];
+    int64_t vector_bytes = DS_LANES * l->bytes / l->per, k = 0, at = 0;
+#pragma GCC unroll 2
+    for (int j = 0; j < AT_ONCE_OF_ROWS; j++) codes[j] = codes_at(l, columns[j], 0);
+#pragma GCC unroll 16
+    for (int i = 0; i < AT_ONCE_OF_ROWS * rows; i++) sums[i] = (ds_vec){0};
+    for (int64_t group = 0; group < l->groups; group++) {
+        const int64_t ahead = codes_ahead(l, at, AT_ONCE_OF_ROWS);
+        ds_vec step[AT_ONCE_OF_ROWS], offset[AT_ONCE_OF_ROWS];
+#pragma GCC unroll 2
+        for (int j = 0; j < AT_ONCE_OF_ROWS; j++) {
+            affine of = affine_of(l, columns[j], group);
+            step[j] = ds_splat(of.step), offset[j] = ds_splat(of.offset);
+        }
+        for (int64_t end = k + l->length; k < end; k += DS_LANES, at += vector_bytes) {
+            ds_vec w[AT_ONCE_OF_ROWS];
+#pragma GCC unroll 2
+            for (int j = 0; j < AT_ONCE_OF_ROWS; j++) {
+                w[j] = ds_vfma(numbers(codes[j] + at, kind), step[j], offset[j]);
+                __builtin_prefetch(codes[j] + at + ahead, 0, 3);
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < rows; i++) {
+                ds_vec v = ds_load(x[i], k, DS_F32);
+#if defined(__x86_64__) /* compilers would load it again for each product */
+                __asm__("" : "+v"(v));
+#endif
+#pragma GCC unroll 2
+                for (int j = 0; j < AT_ONCE_OF_ROWS; j++) sums[j * rows + i] = ds_vfma(w[j], v, sums[j * rows + i]);
+            }
+        }
+    }
+#pragma GCC unroll 2
+    for (int j = 0; j < AT_ONCE_OF_ROWS; j++)
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) totals[j * FEW_ROWS + i] = sums[j * rows + i];
+}
+
+/* The same of a row and AT_ONCE columns, a total each. The sums of a group's codes meet its step once, and those of the
  * row's values, which columns share, its offset. */
 DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const float *x, ds_vec *totals, int kind,
                                numbers_fn numbers) {
@@ -142,6 +171,7 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
         sums[j] = (ds_vec){0};
     }
     for (int64_t group = 0, end = l->groups * of_group; group < end; group += of_group) {
+        const int64_t ahead = codes_ahead(l, at, AT_ONCE);
         ds_vec parts[AT_ONCE] = {{0}}, sum = {0};
         for (int64_t of_next = k + l->length; k < of_next; k += DS_LANES, at += vector_bytes) {
             ds_vec v = ds_load(x, k, DS_F32);
@@ -149,7 +179,7 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
 #pragma GCC unroll 4
             for (int j = 0; j < AT_ONCE; j++) {
                 parts[j] = ds_vfma(numbers(codes[j] + at, kind), v, parts[j]);
-                __builtin_prefetch(codes[j] + at + CODES_AHEAD, 0, 3);
+                __builtin_prefetch(codes[j] + at + ahead, 0, 3);
             }
         }
 #pragma GCC unroll 4
@@ -159,11 +189,11 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
         }
     }
 #pragma GCC unroll 4
-    for (int j = 0; j < AT_ONCE; j++) totals[j] = sums[j];
+    for (int j = 0; j < AT_ONCE; j++) totals[j * FEW_ROWS] = sums[j];
 }
 
-/* Lane by lane, the products of a row of x and AT_ONCE columns, or, where there are more rows, of each and
- * the first of them. What is beyond the last row or column is that one again. */
+/* Lane by lane, the products of rows of x and columns: of a single row with AT_ONCE, of more with
+ * AT_ONCE_OF_ROWS, FEW_ROWS totals each. What is beyond the last row or column is that one again. */
 typedef void (*dots_fn)(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals);
 
 /* The rows that `dots` of them take, for a constant. */
@@ -180,13 +210,15 @@ static void run_few(const layer *l, const ds_part *at, dots_fn dots) {
     _Alignas(64) float results[FEW_ROWS * DS_DOT_COLUMNS];
     const float *x[FEW_ROWS];
     for (int i = 0; i < FEW_ROWS; i++) x[i] = at->a + ds_min(i, at->rows - 1) * at->a_across;
-    int64_t at_once = at->rows == 1 ? AT_ONCE : 1, across = at->rows == 1 ? 1 : DS_DOT_COLUMNS;
+    int64_t at_once = at->rows == 1 ? AT_ONCE : AT_ONCE_OF_ROWS;
     for (int64_t column = 0; column < at->columns; column += at_once) {
-        ds_vec totals[FEW_ROWS];
+        ds_vec totals[AT_ONCE * FEW_ROWS];
         int64_t columns[AT_ONCE], left = ds_min(at_once, at->columns - column);
         for (int j = 0; j < AT_ONCE; j++) columns[j] = at->column + column + ds_min(j, left - 1);
         dots(l, columns, x, totals);
-        for (int64_t i = 0; i < ds_max(at->rows, left); i++) results[column + i * across] = (float)ds_vsum(totals[i]);
+        for (int64_t j = 0; j < left; j++)
+            for (int64_t i = 0; i < at->rows; i++)
+                results[i * DS_DOT_COLUMNS + column + j] = (float)ds_vsum(totals[j * FEW_ROWS + i]);
     }
     ds_product_settle(&l->p, at, results, DS_DOT_COLUMNS, (ds_range){0, at->rows, 0, at->columns}, (ds_rest){0}, 1, 1);
 }

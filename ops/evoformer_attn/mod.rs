@@ -3,7 +3,7 @@
 mod cases;
 mod reference;
 
-use ds_core::{DType, Error, ErrorKind, Result, Stream, Tensor, op};
+use ds_core::{Error, ErrorKind, Result, Stream, Tensor, op};
 
 use crate::{OpCell, attend};
 
@@ -58,12 +58,7 @@ pub fn evoformer_attn(
     biases: Biases<'_>,
 ) -> Result<Attention> {
     check("evoformer_attn", q, k, biases)?;
-    let o = Tensor::empty(stream, q.dtype(), q.shape())?;
-    let lse = match *q.shape() {
-        [batch, n, queries, heads, _] => [batch, n, heads, queries],
-        _ => [0; 4], // which `launch` refuses, and says why
-    };
-    let lse = Tensor::empty(stream, DType::F32, &lse)?;
+    let to = Attention::empty(stream, q)?;
     op::launch(
         EVOFORMER_ATTN.op()?,
         stream,
@@ -73,13 +68,13 @@ pub fn evoformer_attn(
             &[v],
             biases.keys.as_slice(),
             biases.pairs.as_slice(),
-            &[&o],
-            &[&lse],
+            &[&to.o],
+            &[&to.lse],
         ],
         &[],
         &[attend::scale(None, q)],
     )?;
-    Ok(Attention { o, lse })
+    Ok(to)
 }
 
 /// Gradients of queries, keys, values and biases, each of its tensor's shape and dtype.

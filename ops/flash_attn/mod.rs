@@ -6,7 +6,7 @@ mod reference;
 use ds_core::{DType, Error, ErrorKind, Result, Stream, Tensor, op};
 use ds_schema::Attr;
 
-use crate::OpCell;
+use crate::{OpCell, attend};
 
 pub(crate) use cases::cases;
 pub(crate) use reference::Mask;
@@ -48,10 +48,8 @@ impl AttentionConfig<'_> {
         [Attr::Bool(self.causal), left, right]
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "extents are far below 2^53")]
     pub(crate) fn scale(&self, q: &Tensor) -> Attr {
-        let d = q.shape().last().map_or(1, |&d| d.max(1));
-        Attr::F64(self.scale.unwrap_or_else(|| 1.0 / (d as f64).sqrt()))
+        attend::scale(self.scale, q)
     }
 }
 
@@ -63,6 +61,21 @@ pub struct Attention {
     /// The logarithm of the sum of each row's exponentials, in f32: what a gradient needs, and what
     /// results over parts of the keys are put together with.
     pub lse: Tensor,
+}
+
+impl Attention {
+    /// Room for the results of queries `[.., S, H, D]`. What else they may be `launch` refuses, and says why.
+    pub(crate) fn empty(stream: &Stream, q: &Tensor) -> Result<Self> {
+        let mut rows = q.shape().to_vec();
+        rows.pop();
+        if let [.., tokens, heads] = &mut rows[..] {
+            std::mem::swap(tokens, heads);
+        }
+        Ok(Self {
+            o: Tensor::empty(stream, q.dtype(), q.shape())?,
+            lse: Tensor::empty(stream, DType::F32, &rows)?,
+        })
+    }
 }
 
 /// `o = softmax(scale * q k' - alibi * distance) v` for each head of each sequence of a batch.
@@ -94,21 +107,16 @@ pub fn flash_attn(
     config: &AttentionConfig<'_>,
 ) -> Result<Attention> {
     check_heads("flash_attn", q, k)?;
-    let o = Tensor::empty(stream, q.dtype(), q.shape())?;
-    let lse = match *q.shape() {
-        [batch, queries, heads, _] => [batch, heads, queries],
-        _ => [0; 3], // which `launch` refuses, and says why
-    };
-    let lse = Tensor::empty(stream, DType::F32, &lse)?;
+    let to = Attention::empty(stream, q)?;
     let alibi = config.alibi.as_slice();
     op::launch(
         FLASH_ATTN.op()?,
         stream,
-        &[&[q], &[k], &[v], alibi, &[&o], &[&lse]],
+        &[&[q], &[k], &[v], alibi, &[&to.o], &[&to.lse]],
         &config.attributes(),
         &[config.scale(q)],
     )?;
-    Ok(Attention { o, lse })
+    Ok(to)
 }
 
 /// Gradients of queries, keys and values, each of its tensor's shape and dtype.
@@ -123,7 +131,7 @@ pub struct AttentionGradients {
 }
 
 impl AttentionGradients {
-    fn empty(stream: &Stream, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
+    pub(crate) fn empty(stream: &Stream, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Self> {
         let like = |t: &Tensor| Tensor::empty(stream, t.dtype(), t.shape());
         Ok(Self {
             dq: like(q)?,
@@ -206,12 +214,7 @@ pub fn flash_attn_varlen(
     config: &AttentionConfig<'_>,
 ) -> Result<Attention> {
     check_heads("flash_attn_varlen", q, k)?;
-    let o = Tensor::empty(stream, q.dtype(), q.shape())?;
-    let lse = match *q.shape() {
-        [queries, heads, _] => [heads, queries],
-        _ => [0; 2], // which `launch` refuses, and says why
-    };
-    let lse = Tensor::empty(stream, DType::F32, &lse)?;
+    let to = Attention::empty(stream, q)?;
     let alibi = config.alibi.as_slice();
     op::launch(
         FLASH_ATTN_VARLEN.op()?,
@@ -223,13 +226,13 @@ pub fn flash_attn_varlen(
             &[starts.q],
             &[starts.kv],
             alibi,
-            &[&o],
-            &[&lse],
+            &[&to.o],
+            &[&to.lse],
         ],
         &config.attributes(),
         &[config.scale(q)],
     )?;
-    Ok(Attention { o, lse })
+    Ok(to)
 }
 
 /// Gradient of [`flash_attn_varlen`], from the results `of` the same call. Keys that are in no

@@ -8,7 +8,7 @@ use ds_core::{Error, ErrorKind, Result, Stream, Tensor, op};
 use crate::{OpCell, activation::Activation};
 
 pub(crate) use cases::cases;
-pub(crate) use reference::layer;
+pub(crate) use reference::{grouped, layer};
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("matmul", reference::matmul),

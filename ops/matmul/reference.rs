@@ -69,29 +69,35 @@ pub(crate) fn layer(
 
 /// `grouped_matmul(x, w, starts, bias; kind) -> y`.
 pub(super) fn grouped_matmul(call: &mut HostCall) -> Result<()> {
-    let f = function(HostCall::integer(&call.attributes, 0)?)?;
     let (x, w) = (call.one(0)?, call.one(1)?);
-    let (rows, k) = last_two(&x.shape);
-    let (n, _) = last_two(&w.shape);
-    let experts = usize::try_from(w.shape[0]).unwrap_or(0);
-    let starts = call.one(2)?.to_i64()?;
+    let (_, k) = last_two(&x.shape);
     let (x, w) = (x.to_f64()?, w.to_f64()?);
-    let mut y = call.one(4)?.zeros();
-    let starts: Vec<_> = starts.iter().flat_map(|&s| usize::try_from(s)).collect();
-    let told = call.one(2)?.shape == [call.one(1)?.shape[0] + 1] && starts.len() == experts + 1;
-    if !told || !starts.is_sorted() || starts[experts] > rows {
+    grouped(call, 2, &x, &w, k)
+}
+
+/// The products of rows of `k` and the weights of their experts, where starts, bias and y are arguments
+/// `starts` and those behind it.
+pub(crate) fn grouped(call: &mut HostCall, starts: usize, x: &[f64], w: &[f64], k: usize) -> Result<()> {
+    let f = function(HostCall::integer(&call.attributes, 0)?)?;
+    let (rows, n) = last_two(&call.one(starts + 2)?.shape);
+    let experts = call.one(1)?.shape[0];
+    let told = call.one(starts)?.shape == [experts + 1];
+    let begins: Vec<_> = call.one(starts)?.to_i64()?.iter().flat_map(|&s| usize::try_from(s)).collect();
+    let mut y = call.one(starts + 2)?.zeros();
+    let told = told && i64::try_from(begins.len()) == Ok(experts + 1);
+    if !told || !begins.is_sorted() || begins.last().is_some_and(|&end| end > rows) {
         y.fill(f64::NAN);
-        return call.one_mut(4)?.set_f64(&y);
+        return call.one_mut(starts + 2)?.set_f64(&y);
     }
-    let bias = call.args[3].first().map(HostTensor::to_f64).transpose()?;
-    for (e, group) in starts.windows(2).enumerate().filter(|_| n > 0) {
+    let bias = call.args[starts + 1].first().map(HostTensor::to_f64).transpose()?;
+    for (e, group) in begins.windows(2).enumerate().filter(|_| n > 0) {
         let (x, y) = (&x[group[0] * k..], &mut y[group[0] * n..group[1] * n]);
         product(x, k, |l, j| w[(e * n + j) * k + l], y, n);
         for (i, y) in y.iter_mut().enumerate() {
             *y = f(*y + bias.as_ref().map_or(0.0, |bias| bias[e * n + i % n])).0;
         }
     }
-    call.one_mut(4)?.set_f64(&y)
+    call.one_mut(starts + 2)?.set_f64(&y)
 }
 
 /// Adds the product of a, of rows of `k`, and b to c, of rows of `n`.

@@ -2,7 +2,7 @@
 
 use ds_core::{
     DType, Result,
-    op::{Case, HostCall, HostTensor, Numbers, Size},
+    op::{Case, HostCall, HostTensor, Numbers, Size, Traffic},
 };
 
 use ds_schema::Attr;
@@ -71,7 +71,16 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
                     .iter()
                     .map(|&shape| layer(shape, Activation::Identity, true)),
             );
+            let experts: &[Experts] = match size {
+                Size::Small => &EXPERTS,
+                Size::Cached => &[CACHED_EXPERTS],
+                Size::Large => &LARGE_EXPERTS,
+            };
+            let of_experts = |&experts| grouped(dtype, bits, experts, Activation::Identity);
+            cases.extend(experts.iter().map(of_experts));
             if size == Size::Small {
+                let of = |activation| grouped(dtype, bits, EXPERTS[0], activation);
+                cases.extend(Activation::ALL.map(of));
                 let each = Activation::ALL.into_iter();
                 cases.extend(each.map(|activation| layer([3, 20, 2, 32], activation, true)));
                 cases.push(layer([3, 50, 2, 128], Activation::Silu, false));
@@ -96,6 +105,68 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
         }
     }
     cases
+}
+
+/// Rows, columns, groups and the values of one; where experts begin.
+type Experts = ([i64; 4], &'static [i64]);
+
+/// No rows for some, few and many for others, rows of none on both sides; no experts; columns for more than an
+/// item; starts that are none.
+const EXPERTS: [Experts; 6] = [
+    ([12, 20, 3, 16], &[0, 3, 3, 12]),
+    ([40, 50, 2, 128], &[2, 3, 35, 38]),
+    ([9, 210, 5, 12], &[0, 1, 9]),
+    ([4, 5, 1, 8], &[2]),
+    ([9, 20, 2, 16], &[0, 5, 3, 9]),
+    ([9, 20, 2, 16], &[0, 5, 10]),
+];
+const CACHED_EXPERTS: Experts = ([16, 128, 3, 128], &[0, 1, 4, 4, 16]);
+/// Experts of a mixture for a few tokens and for many.
+const LARGE_EXPERTS: [Experts; 2] = [
+    ([8, 2048, 16, 128], &[0, 1, 2, 4, 4, 5, 6, 7, 8]),
+    ([512, 2048, 16, 128], &[0, 64, 128, 192, 256, 320, 384, 448, 512]),
+];
+
+fn grouped(dtype: DType, bits: i64, experts: Experts, activation: Activation) -> Case {
+    let ([m, n, groups, length], starts) = experts;
+    let per_byte = 8 / bits;
+    let count = i64::try_from(starts.len()).unwrap_or(0);
+    let call = move |numbers: &mut Numbers| {
+        let step = if bits == 8 { 1.0 / 64.0 } else { 0.25 };
+        let mut params = Vec::new();
+        for _ in 0..(count - 1) * n * groups {
+            params.extend([step * (1.5 + 0.5 * numbers.draw()), 0.5 * numbers.draw()]);
+        }
+        let index = if bits == 8 { DType::I32 } else { DType::I64 };
+        #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+        let starts: Vec<f64> = starts.iter().map(|&start| start as f64).collect();
+        let codes = [count - 1, n, groups, length / per_byte];
+        let of_params = [count - 1, n, groups, 2];
+        Ok(HostCall {
+            args: vec![
+                vec![numbers.host(dtype, &[m, groups, length / per_byte, per_byte])?],
+                vec![bytes(numbers, DType::I8, &codes)?],
+                vec![HostTensor::from_f64(DType::F32, &of_params, &params)?],
+                vec![HostTensor::from_f64(index, &[count], &starts)?],
+                vec![numbers.host(dtype, &[count - 1, n])?],
+                vec![HostTensor::unwritten(dtype, &[m, n])],
+            ],
+            attributes: vec![activation.attribute()],
+            scalars: vec![],
+        })
+    };
+    let name = format!("{dtype} {m}x{groups}x{length}x{n} int{bits} {starts:?} {activation:?}");
+    // Weights of experts without rows are not read.
+    let read = starts.windows(2).filter(|rows| rows[0] < rows[1]).count();
+    let unsigned = i64::unsigned_abs;
+    let size = dtype.size_bytes() as u64;
+    let of_expert = unsigned(n * groups * (length / per_byte + 8)) + unsigned(n) * size;
+    Case::new("quantized_grouped_matmul", name, call)
+        .operations(2.0, &[m, n, groups, length])
+        .traffic(Traffic {
+            read_bytes: unsigned(m * groups * length) * size + read as u64 * of_expert,
+            written_bytes: unsigned(m * n) * size,
+        })
 }
 
 /// `sums` are bias and residual.

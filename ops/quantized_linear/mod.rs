@@ -12,10 +12,15 @@ pub(crate) use cases::cases;
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[
     ("quantized_linear", reference::quantized_linear),
     ("fp_linear", reference::fp_linear),
+    (
+        "quantized_grouped_matmul",
+        reference::quantized_grouped_matmul,
+    ),
 ];
 
 static QUANTIZED_LINEAR: OpCell = OpCell::new("quantized_linear");
 static FP_LINEAR: OpCell = OpCell::new("fp_linear");
+static QUANTIZED_GROUPED_MATMUL: OpCell = OpCell::new("quantized_grouped_matmul");
 
 /// A layer with integer weights: `f(x w^T + bias) + residual`, where `w` is what
 /// [`quantize`](quantizer::quantize) made of a weight `[N, K]`, whose groups divide its rows.
@@ -39,33 +44,67 @@ pub fn quantized_linear(
     residual: Option<&Tensor>,
     activation: Activation,
 ) -> Result<Tensor> {
-    let per_byte = match bits {
-        8 => 1,
-        4 => 2,
-        other => return Err(refuse(format!("bits is {other}, it can be 8 or 4"))),
-    };
-    let layer = Layer::of(
-        x,
-        residual,
-        w.q.elements() * per_byte,
-        w.params.elements() / 2,
-    )?;
-    let Layer { n, groups, k, .. } = layer;
-    if groups * per_byte != 0 && k % (groups * per_byte) != 0 {
-        let text =
-            format!("groups of {k} / {groups} values fill no whole bytes of {bits} bits a value");
-        return Err(refuse(text));
-    }
-    let bytes = k.checked_div(groups * per_byte).unwrap_or(0);
-    let x = layer.x.reshape(&[layer.rows, groups, bytes, per_byte])?;
+    let (layer, per_byte) = Layer::of_integers(x, residual, w, bits)?;
+    let bytes = layer.k.checked_div(layer.groups * per_byte).unwrap_or(0);
+    let Layer { rows, n, groups, .. } = layer;
+    let x = layer.x.reshape(&[rows, groups, bytes, per_byte])?;
     let q = w.q.reshape(&[n, groups, bytes])?;
     let params = w.params.reshape(&[n, groups, 2])?;
-    let y = Tensor::empty(stream, x.dtype(), &[layer.rows, n])?;
+    let y = Tensor::empty(stream, x.dtype(), &[rows, n])?;
     let (bias, residual) = (bias.as_slice(), layer.residual.as_ref());
     let args: [op::Args<'_>; 6] = [&[&x], &[&q], &[&params], bias, residual.as_slice(), &[&y]];
     let attributes = [activation.attribute()];
     op::launch(QUANTIZED_LINEAR.op()?, stream, &args, &attributes, &[])?;
     y.reshape(&layer.shape)
+}
+
+/// The products of experts with integer weights: `f(x w[e]^T + bias[e])` for the rows of each, where `w` is
+/// what [`quantize`](quantizer::quantize) made of weights `[E, N, K]`, whose groups divide rows.
+///
+/// Expert `e` has the rows from `starts[e]` up to `starts[e + 1]`, read on the device; rows of none give 0, and
+/// where starts descend or leave `x` all is NaN. [`moe_slots`](crate::moe::moe_slots) makes them.
+///
+/// # Shapes
+/// `x`: `[R, K]`, contiguous, `starts`: `[E + 1]` of i32 or i64, `bias`: `[E, N]`; gives `[R, N]`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] naming the argument and the rule that it breaks.
+///
+/// # Upstream
+/// `mixed_moe_gemm` of the cutlass ops, weights of 8 and 4 bits with a scale a column there.
+pub fn quantized_grouped_matmul(
+    stream: &Stream,
+    x: &Tensor,
+    w: &quantizer::Quantized,
+    bits: i64,
+    starts: &Tensor,
+    bias: Option<&Tensor>,
+    activation: Activation,
+) -> Result<Tensor> {
+    if x.shape().len() != 2 {
+        return Err(refuse(format!("x is {:?}, it has to be [R, K]", x.shape())));
+    }
+    let experts = starts.elements() - 1;
+    let (layer, per_byte) = Layer::of_integers(x, None, w, bits)?;
+    if experts < 0 || (layer.n > 0 && layer.n.checked_rem(experts) != Some(0)) {
+        let text = format!(
+            "starts is {:?}, and {} rows of weights do not divide among as many experts",
+            starts.shape(),
+            layer.n
+        );
+        return Err(refuse(text));
+    }
+    let n = layer.n.checked_div(experts).unwrap_or(0);
+    let Layer { rows, groups, k, .. } = layer;
+    let bytes = k.checked_div(groups * per_byte).unwrap_or(0);
+    let x = layer.x.reshape(&[rows, groups, bytes, per_byte])?;
+    let q = w.q.reshape(&[experts, n, groups, bytes])?;
+    let params = w.params.reshape(&[experts, n, groups, 2])?;
+    let y = Tensor::empty(stream, x.dtype(), &[rows, n])?;
+    let args: [op::Args<'_>; 6] = [&[&x], &[&q], &[&params], &[starts], bias.as_slice(), &[&y]];
+    let attributes = [activation.attribute()];
+    op::launch(QUANTIZED_GROUPED_MATMUL.op()?, stream, &args, &attributes, &[])?;
+    Ok(y)
 }
 
 /// A layer with weights of narrow floats: `f(x w^T + bias) + residual`, where `w` is what
@@ -127,6 +166,30 @@ struct Layer {
 }
 
 impl Layer {
+    /// For weights of integers, and how many of them are in a byte.
+    fn of_integers(
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        w: &quantizer::Quantized,
+        bits: i64,
+    ) -> Result<(Self, i64)> {
+        let per_byte = match bits {
+            8 => 1,
+            4 => 2,
+            other => return Err(refuse(format!("bits is {other}, it can be 8 or 4"))),
+        };
+        let (values, groups) = (w.q.elements() * per_byte, w.params.elements() / 2);
+        let layer = Self::of(x, residual, values, groups)?;
+        let (k, of_row) = (layer.k, layer.groups * per_byte);
+        if of_row != 0 && k % of_row != 0 {
+            let groups = layer.groups;
+            let text =
+                format!("groups of {k} / {groups} values fill no whole bytes of {bits} bits a value");
+            return Err(refuse(text));
+        }
+        Ok((layer, per_byte))
+    }
+
     /// For weights of so many values and groups in all.
     fn of(x: &Tensor, residual: Option<&Tensor>, values: i64, groups: i64) -> Result<Self> {
         let Some((&k, outer)) = x.shape().split_last() else {

@@ -2,10 +2,22 @@
 
 use ds_core::{Error, ErrorKind, Result, op::HostCall};
 
-use crate::{fp_quantizer::numbers, matmul::layer};
+use crate::{fp_quantizer::numbers, matmul::{grouped, layer}};
 
 /// `quantized_linear(x, q, params, bias, residual; kind) -> y`.
 pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
+    let (x, w, k) = widened(call)?;
+    layer(call, 3, &x, &w, k)
+}
+
+/// `quantized_grouped_matmul(x, q, params, starts, bias; kind) -> y`.
+pub(super) fn quantized_grouped_matmul(call: &mut HostCall) -> Result<()> {
+    let (x, w, k) = widened(call)?;
+    grouped(call, 3, &x, &w, k)
+}
+
+/// x, the weights that the codes stand for, and K.
+fn widened(call: &HostCall) -> Result<(Vec<f64>, Vec<f64>, usize)> {
     let x = call.one(0)?;
     let [_, groups, bytes, per_byte] = x.shape[..] else {
         return Err(refuse(format!("x is {:?}", x.shape)));
@@ -14,7 +26,7 @@ pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
         let text = format!("{per_byte} values in a byte; there are 1 of 8 bits or 2 of 4 bits");
         return Err(refuse(text));
     }
-    let (x, params) = (x.to_f64()?, call.one(2)?.to_f64()?);
+    let params = call.one(2)?.to_f64()?;
     let of = |byte: i64| {
         let nibble = |half: i64| number(((half & 0xf) ^ 8) - 8);
         if per_byte == 1 {
@@ -25,13 +37,13 @@ pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
     };
     let codes: Vec<f64> = call.one(1)?.to_i64()?.into_iter().flat_map(of).collect();
     let length = usize::try_from(bytes * per_byte).unwrap_or(0);
-    let w: Vec<f64> = codes
+    let w = codes
         .chunks(length.max(1))
         .zip(params.chunks(2))
         .flat_map(|(group, params)| group.iter().map(|q| q * params[0] + params[1]))
         .collect();
     let k = usize::try_from(groups).unwrap_or(0) * length;
-    layer(call, 3, &x, &w, k)
+    Ok((x.to_f64()?, w, k))
 }
 
 /// `fp_linear(x, codes, step, bias, residual; kind, mantissa) -> y`.

@@ -4,7 +4,7 @@ mod cases;
 mod layout;
 mod reference;
 
-use ds_core::{DType, Error, ErrorKind, Result, Stream, Tensor, op};
+use ds_core::{Error, ErrorKind, Result, Stream, Tensor, op};
 use ds_schema::Attr;
 
 use crate::{OpCell, attend};
@@ -68,12 +68,7 @@ pub fn sparse_attn(
     config: &SparseConfig<'_>,
 ) -> Result<Attention> {
     check_layout("sparse_attn", q, layout)?;
-    let o = Tensor::empty(stream, q.dtype(), q.shape())?;
-    let lse = match *q.shape() {
-        [batch, tokens, heads, _] => [batch, heads, tokens],
-        _ => [0; 3], // which `launch` refuses, and says why
-    };
-    let lse = Tensor::empty(stream, DType::F32, &lse)?;
+    let to = Attention::empty(stream, q)?;
     op::launch(
         SPARSE_ATTN.op()?,
         stream,
@@ -84,13 +79,13 @@ pub fn sparse_attn(
             &[layout],
             config.key_padding_mask.as_slice(),
             config.attn_mask.as_slice(),
-            &[&o],
-            &[&lse],
+            &[&to.o],
+            &[&to.lse],
         ],
         &[Attr::Bool(config.causal)],
         &[attend::scale(config.scale, q)],
     )?;
-    Ok(Attention { o, lse })
+    Ok(to)
 }
 
 /// Gradient of [`sparse_attn`] with respect to `q`, `k` and `v`, from the results `of` the same call.
@@ -119,12 +114,7 @@ pub fn sparse_attn_backward(
     config: &SparseConfig<'_>,
 ) -> Result<AttentionGradients> {
     check_layout("sparse_attn_backward", q, layout)?;
-    let like = |t: &Tensor| Tensor::empty(stream, t.dtype(), t.shape());
-    let to = AttentionGradients {
-        dq: like(q)?,
-        dk: like(k)?,
-        dv: like(v)?,
-    };
+    let to = AttentionGradients::empty(stream, q, k, v)?;
     op::launch(
         SPARSE_ATTN_BACKWARD.op()?,
         stream,

@@ -2,8 +2,8 @@
 //! of the roofline, and how it stands to `PyTorch`'s best form.
 //!
 //! The roofline of a call is the longer one of two times: its bytes at the bandwidth of a plain loop
-//! that reads and writes in about the same shares, and its operations at the peak of the processor.
-//! Both are measured in turns with it.
+//! that reads and writes in about the same shares, and its operations at the peak of the processor,
+//! which is that of pairs of bf16 where a call has some. Both are measured in turns with it.
 //!
 //! Beyond the caches, a side goes through copies of its tensors in turn, together more than the last
 //! cache keeps: there are processors of which it holds hundreds of megabytes. The loops go through
@@ -11,7 +11,10 @@
 
 use std::collections::HashMap;
 
-use ds_core::op::{self, Case, HostCall, Op, Placed, RunsOn, Size, Traffic};
+use ds_core::{
+    DType,
+    op::{self, Case, HostCall, Op, Placed, RunsOn, Size, Traffic},
+};
 use ds_schema::{Attr, Multiplicity, Role};
 use serde_json::{Value, json};
 
@@ -127,7 +130,9 @@ fn row(
     } else {
         &[]
     };
-    let mut arithmetic = beyond.then(|| Peer::probe("fma 0")).transpose()?;
+    let bf16 = host.args.iter().flatten().any(|t| t.dtype == DType::BF16);
+    let peak_of = if bf16 { "pairs 0" } else { "fma 0" };
+    let mut arithmetic = beyond.then(|| Peer::probe(peak_of)).transpose()?;
     let torch = torch.and_then(|torch| match torch.ask(&setup(op, &host, copies)) {
         Ok(_) => Some(torch),
         Err(e) if e.to_string().contains("no peer") => None,

@@ -5,8 +5,8 @@ use ds_core::{DType, ErrorKind, Tensor};
 use ds_ops::{
     activation::Activation,
     fp_quantizer::{self, fp_dequantize, fp_quantize},
-    matmul::linear,
-    quantized_linear::{fp_linear, quantized_linear},
+    matmul::{grouped_matmul, linear},
+    quantized_linear::{fp_linear, quantized_grouped_matmul, quantized_linear},
     quantizer::{Format, dequantize, quantize},
 };
 use ds_tests::{
@@ -62,6 +62,66 @@ fn a_layer_is_that_of_the_weights_values() {
             }
         }
     }
+}
+
+/// One row, few, many, and none, for experts whose weights were quantised together.
+#[test]
+fn experts_are_those_of_the_weights_values() {
+    let s = stream();
+    let starts = tensor(s, DType::I32, &[5], &[1.0, 2.0, 2.0, 7.0, 30.0]).unwrap();
+    for dtype in FLOATS {
+        for bits in [8, 4] {
+            for [groups, length] in GROUPS {
+                let (n, k) = (50, groups * length);
+                let mut numbers = Numbers::new(11);
+                let w = numbers.tensor(s, DType::F32, &[4, n, k]).unwrap();
+                let bias = numbers.tensor(s, dtype, &[4, n]).unwrap();
+                let symmetric = false;
+                let codes = quantize(s, &w, 4 * n * groups, Format { bits, symmetric }).unwrap();
+                let whole = dequantize(s, &codes, bits, DType::F32).unwrap();
+                let whole = whole.reshape(&[4, n, k]).unwrap();
+                let x = numbers.tensor(s, dtype, &[33, k]).unwrap();
+                let (bias, relu) = (Some(&bias), Activation::Relu);
+                let y = quantized_grouped_matmul(s, &x, &codes, bits, &starts, bias, relu).unwrap();
+                let wide =
+                    |t: &Tensor| tensor(s, DType::F32, t.shape(), &values(s, t).unwrap()).unwrap();
+                let bias = bias.map(wide);
+                let want =
+                    grouped_matmul(s, &wide(&x), &whole, &starts, bias.as_ref(), relu).unwrap();
+                let tolerance = if dtype == DType::F32 { 2e-4 } else { 8e-3 };
+                near(
+                    &format!("{dtype} int{bits} {groups} x {length}"),
+                    &y,
+                    &want,
+                    tolerance,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn experts_that_weights_do_not_divide_among_are_refused() {
+    let s = stream();
+    let w = Numbers::new(8).tensor(s, DType::F32, &[6, 32]).unwrap();
+    let symmetric = true;
+    let codes = quantize(s, &w, 12, Format { bits: 8, symmetric }).unwrap();
+    let told = |x: &[i64], starts: i64, words: &str| {
+        let x = Tensor::empty(s, DType::F32, x).unwrap();
+        let starts = Tensor::empty(s, DType::I64, &[starts]).unwrap();
+        let none = Activation::Identity;
+        let error = quantized_grouped_matmul(s, &x, &codes, 8, &starts, None, none).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    told(&[3, 1, 32], 3, "it has to be [R, K]");
+    told(
+        &[3, 32],
+        5,
+        "6 rows of weights do not divide among as many experts",
+    );
+    told(&[3, 32], 1, "do not divide among as many experts");
+    told(&[3, 32], 0, "do not divide among as many experts");
 }
 
 #[test]
