@@ -21,6 +21,7 @@ static int64_t ds_grouped_widths(const ds_grouped *g) { return ds_div_up(g->all.
 /* Phase 0 copies rows of all experts. */
 static void ds_plan_grouped(ds_grouped *g, ds_plan *out) {
     g->all.shared = 0;
+    g->all.stripes = 0;
     ds_plan_product(&g->all, out);
     out->phases = 2;
     /* The columns of a first expert have the rows of none, too. */
@@ -71,6 +72,7 @@ static ds_grouped_part ds_grouped_part_of(const ds_call *call, ds_product *p, in
     p->rows_each = ds_div_up(ds_div_up(p->m, p->row_blocks), DS_GEMM_ROWS) * DS_GEMM_ROWS;
     p->row_blocks = ds_div_up(p->m, p->rows_each);
     p->shared = 0;
+    p->stripes = 0;
     part.of_rows.workspace = (float *)call->workspace + (p->copies ? begin * p->copied_row : 0);
     part.first *= p->row_blocks;
     part.last *= p->row_blocks;

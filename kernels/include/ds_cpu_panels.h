@@ -12,7 +12,7 @@
 enum {
     DS_MOST_D = 256,                 /* of a head; kernel.json says so, too */
     DS_NEAR_ROWS = 8 * DS_GEMM_ROWS, /* rows that are near at a time */
-    DS_ROWS_AHEAD = 8,               /* they lie too far apart for the processor to foresee */
+    DS_ROWS_AHEAD = 16,              /* they lie too far apart for the processor to foresee */
     DS_PANEL_SLACK = 2 * DS_GEMM_ROWS, /* what the last tile reads and writes beyond a head */
 };
 

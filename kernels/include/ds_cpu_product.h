@@ -8,7 +8,8 @@
  * is a block of rows and a panel of columns. It packs the panel of b, a block of k at a time, and passes all
  * of its rows over it: the panel comes from the second level of the caches then, a from the third. What several
  * blocks of rows would pack again, phase 1 packs for all of them, unless it is large. Panels that few rows pass
- * over, or that a core's caches hold as they are, are not packed.
+ * over, or that a core's caches hold as they are, are not packed. Where few rows meet a large b whose lines are
+ * rows, an item is a stripe of those, which it reads from end to end, and phase 3 adds up what stripes give.
  */
 #ifndef DS_CPU_PRODUCT_H
 #define DS_CPU_PRODUCT_H
@@ -29,6 +30,9 @@ enum {
     DS_AHEAD_PACKED = 16,              /* words of k from what is read to what is fetched, */
     DS_AHEAD_LINES = 36,               /* the same in lines, where each k begins one of its own, */
     DS_AHEAD_BYTES = 1024,             /* the same where k runs along the lines, */
+    DS_STRIPE_ROWS = 16,               /* of b that are read side by side, */
+    DS_MOST_STRIPES = 16,              /* of all, */
+    DS_STRIPE_BYTES = 1 << 17,         /* which are worth an item's while */
     DS_LINES = DS_GEMM_VECTORS,        /* of which so many are read at a time, */
     DS_DOT_COLUMNS = DS_GEMM_COLUMNS,  /* and so many in an item: whole vectors of results, too */
 };
@@ -53,6 +57,7 @@ typedef struct ds_product {
     int dots;   /* they are few, and k runs along b's lines */
     int direct; /* columns run along them, and b is not packed */
     int shared; /* panels of b are packed for all blocks of rows */
+    int64_t stripes; /* of b's rows; 0 where it is gone about by panels */
     int64_t row_blocks, rows_each, panels, columns_each;
 } ds_product;
 
@@ -96,6 +101,11 @@ static void ds_product_go_about(ds_product *p) {
     p->columns_each = p->dots ? DS_DOT_COLUMNS : DS_GEMM_COLUMNS;
     if (few && p->direct) p->columns_each = DS_LANES * (p->few == 0 ? DS_GEMM_SUMS / 2 : p->few == 1 ? DS_GEMM_SUMS / 4 : DS_GEMM_VECTORS);
     p->panels = ds_div_up(p->n, p->columns_each);
+    p->stripes = 0;
+    if (few && p->direct && p->batch == 1 && p->n >= p->columns_each) {
+        int64_t bytes = p->n * ds_size(p->t), most = ds_min(DS_MOST_STRIPES, p->k * bytes / DS_STRIPE_BYTES);
+        p->stripes = ds_min(most, p->k / DS_STRIPE_ROWS) > 1 ? ds_min(most, p->k / DS_STRIPE_ROWS) : 0;
+    }
     /* Even shares, of whole tiles. */
     int64_t wanted = ds_div_up(DS_ENOUGH_ITEMS, ds_max(1, p->batch * p->panels));
     int64_t blocks = ds_max(ds_div_up(p->m, DS_ROW_BLOCK), ds_min(wanted, ds_div_up(p->m, DS_LEAST_ROWS)));
@@ -106,6 +116,12 @@ static void ds_product_go_about(ds_product *p) {
 
 static int64_t ds_product_copied_words(const ds_product *p) {
     return p->copies ? ds_product_a_matrices(p) * p->m * p->copied_row : 0;
+}
+
+/* Numbers that a stripe leaves: rows of c, by panels. The last panel begins where it is whole. */
+static int64_t ds_product_stripe(const ds_product *p) { return p->m * p->panels * p->columns_each; }
+static int64_t ds_product_column(const ds_product *p, int64_t panel) {
+    return ds_min(panel * p->columns_each, p->n - p->columns_each);
 }
 
 static void ds_plan_product(const ds_product *p, ds_plan *out) {
@@ -122,6 +138,15 @@ static void ds_plan_product(const ds_product *p, ds_plan *out) {
         out->workspace_bytes += out->phase[1].items * ds_product_panel_words(p) * 4;
     }
     out->phase[2].items = p->batch * p->row_blocks * p->panels;
+    if (p->stripes) {
+        out->phases = 4;
+        out->phase[2].items = p->stripes;
+        out->phase[2].grain = 1;
+        out->phase[3].items = p->panels;
+        out->phase[3].grain = ds_max(1, DS_COPIED / (p->stripes * p->m * p->columns_each));
+        out->workspace_bytes += p->stripes * ds_product_stripe(p) * 4;
+        return;
+    }
     int64_t flops = 2 * ds_max(1, p->rows_each * p->columns_each * p->k);
     out->phase[2].grain = ds_max(1, DS_ITEM_FLOPS / flops);
 }
@@ -497,6 +522,45 @@ static void ds_product_run_direct(const ds_product *p, const ds_part *at) {
     ds_product_pass(p, at, s, &k, 0, at->columns, to);
 }
 
+/* Where the sums of the stripes begin, for the panels of the first. */
+static float *ds_product_stripes_at(const ds_call *call, const ds_product *p) {
+    return (float *)call->workspace + ds_product_copied_words(p);
+}
+
+/* A stripe of k, all of its columns, some rows of it at a time. */
+static void ds_product_run_stripe(const ds_call *call, const ds_product *p, int64_t stripe) {
+    const ds_part at = ds_product_part_of(call, p, 0);
+    const ds_shape *s = DS_FEW[p->t][p->few];
+    float *to = ds_product_stripes_at(call, p) + stripe * ds_product_stripe(p);
+    const int64_t begin = p->k * stripe / p->stripes, end = p->k * (stripe + 1) / p->stripes;
+    for (int64_t first = begin; first < end; first += DS_STRIPE_ROWS)
+        for (int64_t panel = 0; panel < p->panels; panel++) {
+            const int64_t column = ds_product_column(p, panel);
+            const ds_block k = {ds_at(at.b, first * p->b_along + column, p->t), p->b_along, p->columns_each, first,
+                                ds_min(DS_STRIPE_ROWS, end - first)};
+            float sums[DS_GEMM_SUMS * DS_LANES], *of = to + panel * p->m * p->columns_each;
+            s->product(sums, p->columns_each, 0, at.a + first, at.a_across, p->m, &k);
+            for (int64_t i = 0; i < p->m * p->columns_each; i += DS_LANES)
+                ds_store(of, i, first == begin ? ds_load(sums, i, DS_F32) : ds_load(of, i, DS_F32) + ds_load(sums, i, DS_F32), DS_F32);
+        }
+}
+
+/* The sums of all stripes, in their order, for a panel of columns. */
+static void ds_product_add_stripes(const ds_call *call, const ds_product *p, int64_t panel) {
+    const ds_part at = ds_product_part_of(call, p, 0);
+    const float *from = ds_product_stripes_at(call, p) + panel * p->m * p->columns_each;
+    float sums[(DS_GEMM_SUMS + 1) * DS_LANES];
+    for (int64_t i = 0; i < p->m * p->columns_each; i += DS_LANES) {
+        ds_vec sum = ds_load(from, i, DS_F32);
+        for (int64_t stripe = 1; stripe < p->stripes; stripe++) sum += ds_load(from + stripe * ds_product_stripe(p), i, DS_F32);
+        ds_store(sums, i, sum, DS_F32);
+    }
+    /* The last panel shares its first columns with the one before. */
+    const int64_t column = panel * p->columns_each, shared = column - ds_product_column(p, panel);
+    const ds_range own = {0, p->m, column, p->columns_each - shared};
+    ds_product_settle(p, &at, sums + shared, p->columns_each, own, (ds_rest){0}, 1, 1);
+}
+
 static void ds_product_run_packed(const ds_product *p, const ds_part *at) {
     _Alignas(64) float panel[DS_K_BLOCK * DS_GEMM_COLUMNS], sums[DS_ROW_BLOCK * DS_GEMM_COLUMNS];
     for (int64_t column = 0; column < at->columns; column += DS_GEMM_COLUMNS) {
@@ -593,6 +657,14 @@ static __attribute__((unused)) void ds_run_product(const ds_call *call, const ds
     if (phase == 0) return ds_product_copy_rows(call, p, begin, end);
     if (phase == 1) return ds_product_pack_panels(call, p, begin, end);
     for (int64_t item = begin; item < end; item++) {
+        if (phase == 3) {
+            ds_product_add_stripes(call, p, item);
+            continue;
+        }
+        if (p->stripes) {
+            ds_product_run_stripe(call, p, item);
+            continue;
+        }
         ds_part at = ds_product_part_of(call, p, item);
         if (p->dots) ds_product_run_dots(p, &at);
         /* What the last panel has too few columns for is packed, with zeros beside it. */

@@ -150,6 +150,11 @@ fn small(cases: &mut Vec<Case>, dtype: DType) {
         cases.push(linear(dtype, [2, 50, 70], false, activation));
     }
     cases.push(bare(dtype, shape));
+    // Few rows and a b that is read in stripes.
+    for rows in [1, 3, 8] {
+        cases.push(matmul("", dtype, &[], [rows, 1300, 210]));
+        cases.push(linear(dtype, [rows, 1300, 384], true, Activation::Relu));
+    }
     // Sums wait for another block of k, and meet bias, function and residual once.
     cases.push(linear(dtype, [13, 1100, 40], true, Activation::Gelu));
     for experts in &EXPERTS {

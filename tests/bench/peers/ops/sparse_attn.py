@@ -28,7 +28,7 @@ def sparse_attn(q, k, v, layout, key_padding_mask, attn_mask, o, lse, scale, cau
     def run():
         with torch.inference_mode():
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    return run
+    return [run]
 
 
 def sparse_attn_backward(do, q, k, v, o, lse, layout, key_padding_mask, attn_mask, dq, dk, dv, scale, causal):
@@ -36,4 +36,4 @@ def sparse_attn_backward(do, q, k, v, o, lse, layout, key_padding_mask, attn_mas
     wanted = [t.detach().requires_grad_() for t in heads_first(q, k, v)]
     y = F.scaled_dot_product_attention(*wanted, attn_mask=mask, scale=scale)
     (gradient,) = heads_first(do)
-    return lambda: torch.autograd.grad(y, wanted, gradient, retain_graph=True)
+    return [lambda: torch.autograd.grad(y, wanted, gradient, retain_graph=True)]
