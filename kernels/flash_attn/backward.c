@@ -123,7 +123,7 @@ DS_OUT_OF_LINE void hide(void *of) {
 DS_OUT_OF_LINE void see(panel *p, uint32_t dtype) {
     range least = keys_of(p->g, &p->s, p->first / p->shared), most = keys_of(p->g, &p->s, (p->first + p->rows - 1) / p->shared);
     const int hides = p->slopes || p->key < most.from || p->key + DS_GEMM_COLUMNS > least.end;
-    DS_WITH_FORM(form, ds_form_of(dtype), ds_gradient_see(&p->of, p->rows, p->g->d, DS_GEMM_VECTORS, form, hides ? hide : 0, p));
+    DS_WITH_FORM(form, ds_form_of_heads(dtype, p->g->d), ds_gradient_see(&p->of, p->rows, p->g->d, DS_GEMM_VECTORS, form, hides ? hide : 0, p));
 }
 
 /* Writes the gradient of `n` keys or values. */

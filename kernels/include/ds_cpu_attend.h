@@ -36,7 +36,7 @@ DS_OUT_OF_LINE void ds_panel_clear(ds_panel *p, int64_t d, int vectors) {
 /* Brings `n` queries. */
 DS_OUT_OF_LINE void ds_panel_queries(ds_panel *p, const ds_heads *q, int64_t n, int64_t d, float scale, int vectors,
                                      uint32_t dtype) {
-    const uint32_t form = ds_form_of(dtype);
+    const uint32_t form = ds_form_of_heads(dtype, d);
     const int64_t words = ds_words(d, form), stride = ds_padded(words), width = vectors * DS_LANES;
     ds_bring(p->k, q, n, d, dtype, form);
     __builtin_memset(p->k + n * stride, 0, (size_t)((width - n) * stride) * 4);
@@ -46,7 +46,7 @@ DS_OUT_OF_LINE void ds_panel_queries(ds_panel *p, const ds_heads *q, int64_t n, 
 
 /* Brings `n` keys and values. */
 DS_OUT_OF_LINE void ds_panel_keys(ds_panel *p, const ds_heads *k, const ds_heads *v, int64_t n, int64_t d, uint32_t dtype) {
-    const uint32_t form = ds_form_of(dtype);
+    const uint32_t form = ds_form_of_heads(dtype, d);
     const int64_t stride = ds_padded(ds_words(d, form));
     ds_bring(p->k, k, n, d, dtype, form);
     __builtin_memset(p->k + n * stride, 0, (size_t)((ds_panel_lines(n) - n) * stride) * 4);

@@ -38,7 +38,7 @@ DS_INLINE int64_t ds_across_at(uint32_t form) { return form == DS_PAIRS ? DS_NEA
 
 DS_OUT_OF_LINE void ds_gradient_turn(ds_gradient_panel *p, float *panel, const ds_heads *h, int64_t n, int64_t d, float scale,
                                      int vectors, uint32_t dtype) {
-    const uint32_t form = ds_form_of(dtype);
+    const uint32_t form = ds_form_of_heads(dtype, d);
     const int64_t words = ds_words(d, form), stride = ds_padded(words), width = vectors * DS_LANES;
     ds_bring(p->keys, h, n, d, dtype, form);
     __builtin_memset(p->keys + n * stride, 0, (size_t)((width - n) * stride) * 4);
@@ -48,7 +48,7 @@ DS_OUT_OF_LINE void ds_gradient_turn(ds_gradient_panel *p, float *panel, const d
 /* Brings `n` keys and values that no query has seen. */
 DS_OUT_OF_LINE void ds_gradient_keys(ds_gradient_panel *p, const ds_heads *k, const ds_heads *v, int64_t n, int64_t d,
                                      float scale, int vectors, uint32_t dtype) {
-    const uint32_t form = ds_form_of(dtype);
+    const uint32_t form = ds_form_of_heads(dtype, d);
     const int64_t width = vectors * DS_LANES, lines = ds_words(n, form), stride = ds_padded(d);
     p->scale = scale * DS_LOG2_E;
     ds_gradient_turn(p, p->v, v, n, d, 1, vectors, dtype);
@@ -63,7 +63,7 @@ DS_OUT_OF_LINE void ds_gradient_keys(ds_gradient_panel *p, const ds_heads *k, co
  * what else a panel has of each is the caller's to set. */
 DS_OUT_OF_LINE void ds_gradient_queries(ds_gradient_panel *p, const ds_heads *q, const ds_heads *d_o, int64_t n, int64_t d,
                                         uint32_t dtype) {
-    const uint32_t form = ds_form_of(dtype);
+    const uint32_t form = ds_form_of_heads(dtype, d);
     const int64_t stride = ds_padded(ds_words(d, form)), whole = ds_panel_lines(n), across = ds_padded(d);
     const int64_t second = ds_across_at(form), lines = ds_words(n, form);
     for (int is_d_o = 0; is_d_o < 2; is_d_o++) {

@@ -117,7 +117,7 @@ DS_OUT_OF_LINE void ds_biased_see(ds_biased *p) {
     const uint32_t dtype = p->of.q.dtype;
     if (p->near == 0) return;
     ds_panel_keys(&p->panel, &p->k, &p->v, p->near, p->of.d, dtype);
-    DS_WITH_FORM(form, ds_form_of(dtype), {
+    DS_WITH_FORM(form, ds_form_of_heads(dtype, p->of.d), {
         if (p->vectors == 1) ds_biased_see_of(p, 1, form);
         else if (p->vectors == 2) ds_biased_see_of(p, 2, form);
         else ds_biased_see_of(p, DS_GEMM_VECTORS, form);

@@ -164,7 +164,7 @@ static void run(const ds_call *call, uint32_t phase, int64_t begin, int64_t end,
         write_table(call, &w.g, at->starts, w.each);
         return;
     }
-    const uint32_t form = ds_form_of(w.dtype);
+    const uint32_t form = ds_form_of_heads(w.dtype, w.g.d);
     panel p;
     for (int64_t item = begin; item < end; item++) {
         int64_t of = phase == 1 ? item / w.parts : item, part = item % w.parts;

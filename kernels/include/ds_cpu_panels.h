@@ -25,6 +25,12 @@ enum {
 /* Scores start here: -infinity has no difference to itself. */
 #define DS_LEAST_SCORE (-0x1.fffffep127f)
 
+/* The form in which heads of `d` numbers are near. Of short ones, pairs would leave half of the words empty. */
+static inline uint32_t ds_form_of_heads(uint32_t dtype, int64_t d) {
+    enum { LONG = 2 * DS_LANES };
+    return d < LONG ? DS_F32 : ds_form_of(dtype);
+}
+
 /* Words of `n` numbers that are neighbours along what a product sums. */
 DS_INLINE int64_t ds_words(int64_t n, uint32_t form) { return form == DS_PAIRS ? ds_div_up(n, 2) : n; }
 

@@ -581,8 +581,11 @@ static void ds_product_run_packed(const ds_product *p, const ds_part *at) {
     }
 }
 
-/* Rows of a by columns of b that are lines of n numbers: `rows` of the one by DS_LINES of the other. */
-DS_INLINE void ds_product_dots(ds_vec *to, const float *const *a, const void *const *b, int64_t n, int rows, uint32_t t) {
+/* Rows of a by columns of b that are lines of n numbers: `rows` of the one by DS_LINES of the other. Fetches what is
+ * ahead of each, and where it ends, of the line that takes its place, `next` elements from its beginning. */
+DS_INLINE void ds_product_dots(ds_vec *to, const float *const *a, const void *const *b, int64_t n, int64_t next, int rows,
+                               uint32_t t) {
+    const int64_t ahead = DS_AHEAD_BYTES / ds_size(t);
     ds_vec sums[DS_GEMM_SUMS]; /* of its own: what others may point to would be stored at each step */
 #pragma GCC unroll 24
     for (int i = 0; i < rows * DS_LINES; i++) sums[i] = (ds_vec){0};
@@ -591,7 +594,9 @@ DS_INLINE void ds_product_dots(ds_vec *to, const float *const *a, const void *co
 #pragma GCC unroll 4
         for (int j = 0; j < DS_LINES; j++) {
             right[j] = ds_load(b[j], k, t);
-            __builtin_prefetch((const char *)ds_at(b[j], k, t) + DS_AHEAD_BYTES, 0, 3);
+            /* f32 ends more rarely, and leaves less time for the question. */
+            const int is_here = t == DS_F32 || k + ahead < n;
+            __builtin_prefetch(ds_at(b[j], is_here ? k + ahead : next + k + ahead - n, t), 0, 3);
         }
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
@@ -607,14 +612,14 @@ DS_INLINE void ds_product_dots(ds_vec *to, const float *const *a, const void *co
     for (int i = 0; i < rows * DS_LINES; i++) to[i] = sums[i];
 }
 
-static void ds_product_dots_of_1(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, 1, t));
+static void ds_product_dots_of_1(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, int64_t next, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, next, 1, t));
 }
-static void ds_product_dots_of_4(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, 4, t));
+static void ds_product_dots_of_4(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, int64_t next, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, next, 4, t));
 }
-static void ds_product_dots_of_all(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, uint32_t dtype) {
-    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, DS_GEMM_ROWS, t));
+static void ds_product_dots_of_all(ds_vec *sums, const float *const *a, const void *const *b, int64_t n, int64_t next, uint32_t dtype) {
+    DS_WITH_FLOAT(t, dtype, ds_product_dots(sums, a, b, n, next, DS_GEMM_ROWS, t));
 }
 
 /* Few rows, and columns that are lines. */
@@ -629,7 +634,7 @@ static void ds_product_run_dots(const ds_product *p, const ds_part *at) {
     for (int64_t column = 0; column < at->columns; column += DS_LINES) {
         int64_t columns = ds_min(DS_LINES, at->columns - column);
         for (int j = 0; j < DS_LINES; j++) b[j] = ds_at(at->b, (column + ds_min(j, columns - 1)) * p->b_across, p->t);
-        (p->few == 0 ? ds_product_dots_of_1 : p->few == 1 ? ds_product_dots_of_4 : ds_product_dots_of_all)(sums, a, b, whole, p->t);
+        (p->few == 0 ? ds_product_dots_of_1 : p->few == 1 ? ds_product_dots_of_4 : ds_product_dots_of_all)(sums, a, b, whole, DS_LINES * p->b_across, p->t);
         for (int64_t i = 0; left > 0 && i < at->rows; i++)
             for (int64_t j = 0; j < DS_LINES; j++) {
                 ds_vec end = ds_load_first(left, a[i], whole, DS_F32);

@@ -113,8 +113,8 @@ DS_INLINE lane_params params_of(const float *params, int groups, ds_vec_i32 of_l
     return (lane_params){_mm512_permutexvar_ps((__m512i)of_lane, all), _mm512_permutexvar_ps((__m512i)(of_lane + 1), all)};
 }
 
-/* Products of two columns and rows of turned blocks. */
-DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals, int rows, int groups,
+/* Products of columns, one or two, and rows of turned blocks. */
+DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals, int rows, int n, int groups,
                            uint32_t form) {
     const uint8_t *codes[2];
     const float *params[2];
@@ -124,29 +124,29 @@ DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *
     for (int lane = 0; lane < DS_LANES; lane++) of_lane[lane] = 2 * (lane * groups / DS_LANES);
     __m512 sums[2 * FEW_ROWS];
 #pragma GCC unroll 16
-    for (int i = 0; i < 2 * rows; i++) sums[i] = _mm512_setzero_ps();
+    for (int i = 0; i < n * rows; i++) sums[i] = _mm512_setzero_ps();
 #pragma GCC unroll 2
-    for (int j = 0; j < 2; j++) {
+    for (int j = 0; j < n; j++) {
         codes[j] = codes_at(l, columns[j], 0);
         params[j] = l->params + 2 * columns[j] * l->groups;
     }
     for (int64_t block = 0; block < blocks; block++) {
-        const int64_t ahead = codes_ahead(l, block * (BLOCK / 2), 2);
+        const int64_t ahead = codes_ahead(column_bytes(l), block * (BLOCK / 2), n);
         __m512i bits[2];
 #pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) {
+        for (int j = 0; j < n; j++) {
             bits[j] = _mm512_loadu_si512(codes[j]);
             __builtin_prefetch(codes[j] + ahead, 0, 3);
             codes[j] += BLOCK / 2;
         }
         __m512 parts[2 * FEW_ROWS];
 #pragma GCC unroll 16
-        for (int i = 0; i < 2 * rows; i++) parts[i] = _mm512_setzero_ps();
+        for (int i = 0; i < n * rows; i++) parts[i] = _mm512_setzero_ps();
 #pragma GCC unroll 4
         for (int i = 0; i < OF_LANE / 2; i++) {
             ds_vec2 w[2];
 #pragma GCC unroll 2
-            for (int j = 0; j < 2; j++) {
+            for (int j = 0; j < n; j++) {
                 w[j] = next_nibbles(&bits[j], table, form);
             }
 #pragma GCC unroll 8
@@ -155,7 +155,7 @@ DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *
                 ds_vec a = ds_load(right, 0, DS_F32), b = form == DS_F32 ? ds_load(right, BLOCK / 2, DS_F32) : a;
                 __asm__("" : "+v"(a), "+v"(b)); /* compilers would load them again for each product */
 #pragma GCC unroll 2
-                for (int j = 0; j < 2; j++) {
+                for (int j = 0; j < n; j++) {
                     ds_vec *part = (ds_vec *)&parts[j * rows + r];
                     *part = ds_multiply_add(w[j].a, a, *part, form);
                     if (form == DS_F32) *part = ds_vfma(w[j].b, b, *part);
@@ -163,7 +163,7 @@ DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *
             }
         }
 #pragma GCC unroll 2
-        for (int j = 0; j < 2; j++) {
+        for (int j = 0; j < n; j++) {
             lane_params of = params_of(params[j], groups, of_lane);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
@@ -171,21 +171,25 @@ DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *
                 *sum = _mm512_fmadd_ps(parts[j * rows + r], of.step, _mm512_fmadd_ps(lanes, of.offset, *sum));
             }
         }
-        if (--left == 0) left = of_group, params[0] += 2 * groups, params[1] += 2 * groups;
+        if (--left > 0) continue;
+        left = of_group;
+#pragma GCC unroll 2
+        for (int j = 0; j < n; j++) params[j] += 2 * groups;
     }
 #pragma GCC unroll 2
-    for (int j = 0; j < 2; j++)
+    for (int j = 0; j < n; j++)
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) totals[j * FEW_ROWS + r] = (ds_vec)sums[j * rows + r];
 }
 
+/* A single row meets its columns one after the other: they are one stream of memory then. */
 static void dots_of_turned(const layer *l, const int64_t *columns, const float *const *x, ds_vec *totals) {
     const int groups = (int)ds_max(1, BLOCK / l->length);
     DS_WITH_FORM(f, ds_form_of(l->p.t), {
-        if (l->p.m > 1) WITH_ROWS(rows, l->p.m, turned_dots(l, columns, x, totals, rows, groups, f));
-        for (int j = 0; l->p.m == 1 && j < AT_ONCE; j += 2) {
-            if (groups == 1) turned_dots(l, columns + j, x, totals + j * FEW_ROWS, 1, 1, f);
-            else turned_dots(l, columns + j, x, totals + j * FEW_ROWS, 1, groups, f);
+        if (l->p.m > 1) WITH_ROWS(rows, l->p.m, turned_dots(l, columns, x, totals, rows, AT_ONCE_OF_ROWS, groups, f));
+        for (int j = 0; l->p.m == 1 && j < AT_ONCE; j++) {
+            if (groups == 1) turned_dots(l, columns + j, x, totals + j * FEW_ROWS, 1, 1, 1, f);
+            else turned_dots(l, columns + j, x, totals + j * FEW_ROWS, 1, 1, groups, f);
         }
     });
 }

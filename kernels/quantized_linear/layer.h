@@ -105,11 +105,12 @@ DS_INLINE void pack_codes(const layer *l, float *panel, int64_t column, int64_t 
         }
 }
 
-/* How far ahead of byte `at` of each of so many columns lies what is fetched: where a column ends, in the one that
- * takes its place. */
-DS_INLINE int64_t codes_ahead(const layer *l, int64_t at, int columns) {
-    const int64_t column = l->p.k / l->per * l->bytes;
-    return at + CODES_AHEAD < column ? CODES_AHEAD : CODES_AHEAD + (columns - 1) * column;
+DS_INLINE int64_t column_bytes(const layer *l) { return l->p.k / l->per * l->bytes; }
+
+/* How far ahead of byte `at` of each of so many columns of `bytes` lies what is fetched: where a column ends, in the
+ * one that takes its place. */
+DS_INLINE int64_t codes_ahead(int64_t bytes, int64_t at, int columns) {
+    return at + CODES_AHEAD < bytes ? CODES_AHEAD : CODES_AHEAD + (columns - 1) * bytes;
 }
 
 /* Products of AT_ONCE_OF_ROWS columns and `rows` rows, the groups being whole vectors. Where rows end is known to
@@ -118,13 +119,13 @@ DS_INLINE void dots_of_rows(const layer *l, const int64_t *columns, const float 
                             numbers_fn numbers) {
     const uint8_t *codes[AT_ONCE_OF_ROWS];
     ds_vec sums[AT_ONCE_OF_ROWS * FEW_ROWS];
-    int64_t vector_bytes = DS_LANES * l->bytes / l->per, k = 0, at = 0;
+    const int64_t vector_bytes = DS_LANES * l->bytes / l->per, bytes = column_bytes(l);
+    int64_t k = 0, at = 0;
 #pragma GCC unroll 2
     for (int j = 0; j < AT_ONCE_OF_ROWS; j++) codes[j] = codes_at(l, columns[j], 0);
 #pragma GCC unroll 16
     for (int i = 0; i < AT_ONCE_OF_ROWS * rows; i++) sums[i] = (ds_vec){0};
     for (int64_t group = 0; group < l->groups; group++) {
-        const int64_t ahead = codes_ahead(l, at, AT_ONCE_OF_ROWS);
         ds_vec step[AT_ONCE_OF_ROWS], offset[AT_ONCE_OF_ROWS];
 #pragma GCC unroll 2
         for (int j = 0; j < AT_ONCE_OF_ROWS; j++) {
@@ -132,6 +133,7 @@ DS_INLINE void dots_of_rows(const layer *l, const int64_t *columns, const float 
             step[j] = ds_splat(of.step), offset[j] = ds_splat(of.offset);
         }
         for (int64_t end = k + l->length; k < end; k += DS_LANES, at += vector_bytes) {
+            const int64_t ahead = codes_ahead(bytes, at, AT_ONCE_OF_ROWS);
             ds_vec w[AT_ONCE_OF_ROWS];
 #pragma GCC unroll 2
             for (int j = 0; j < AT_ONCE_OF_ROWS; j++) {
@@ -163,7 +165,8 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
     ds_vec sums[AT_ONCE];
     const float *params[AT_ONCE];
     const int64_t has_offset = l->has_offset, of_group = 1 + has_offset;
-    int64_t vector_bytes = DS_LANES * l->bytes / l->per, k = 0, at = 0;
+    const int64_t vector_bytes = DS_LANES * l->bytes / l->per, bytes = column_bytes(l);
+    int64_t k = 0, at = 0;
 #pragma GCC unroll 4
     for (int j = 0; j < AT_ONCE; j++) {
         codes[j] = codes_at(l, columns[j], 0);
@@ -171,9 +174,9 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
         sums[j] = (ds_vec){0};
     }
     for (int64_t group = 0, end = l->groups * of_group; group < end; group += of_group) {
-        const int64_t ahead = codes_ahead(l, at, AT_ONCE);
         ds_vec parts[AT_ONCE] = {{0}}, sum = {0};
         for (int64_t of_next = k + l->length; k < of_next; k += DS_LANES, at += vector_bytes) {
+            const int64_t ahead = codes_ahead(bytes, at, AT_ONCE);
             ds_vec v = ds_load(x, k, DS_F32);
             sum += v;
 #pragma GCC unroll 4
