@@ -32,18 +32,11 @@ typedef struct ds_attention {
     int causal; /* no key after the query's own number */
 } ds_attention;
 
-/* How many vectors make panels of `rows` rows cheapest: lanes stay empty at their end, and narrow tiles
- * read more for what they multiply. */
+/* How many vectors make panels of `rows` rows cheapest, one or two: lanes stay empty at their end, and narrow
+ * tiles read more for what they multiply. A third would save a tenth at best, and take a second to compile. */
 static inline int ds_panel_vectors(int64_t rows) {
-    static const int64_t costs[] = {14, 11, 10}; /* of a vector in a tile of so many */
-    int best = 1;
-    int64_t least = INT64_MAX;
-    for (int vectors = 1; vectors <= DS_GEMM_VECTORS; vectors++) {
-        int64_t cost = ds_div_up(rows, vectors * DS_LANES) * vectors * costs[vectors - 1];
-        if (cost <= least) best = vectors;
-        least = ds_min(least, cost);
-    }
-    return best;
+    enum { ONE = 14, TWO = 11 /* cost of a vector in a tile of so many */ };
+    return ds_div_up(rows, DS_LANES) * ONE < ds_div_up(rows, 2 * DS_LANES) * 2 * TWO ? 1 : 2;
 }
 
 typedef struct ds_biased {
@@ -119,8 +112,7 @@ DS_OUT_OF_LINE void ds_biased_see(ds_biased *p) {
     ds_panel_keys(&p->panel, &p->k, &p->v, p->near, p->of.d, dtype);
     DS_WITH_FORM(form, ds_form_of_heads(dtype, p->of.d), {
         if (p->vectors == 1) ds_biased_see_of(p, 1, form);
-        else if (p->vectors == 2) ds_biased_see_of(p, 2, form);
-        else ds_biased_see_of(p, DS_GEMM_VECTORS, form);
+        else ds_biased_see_of(p, 2, form);
     });
     p->near = 0;
 }

@@ -112,8 +112,7 @@ DS_OUT_OF_LINE void ds_biased_gradient_see(ds_biased_gradient *p) {
     ds_gradient_queries(&p->panel, &p->q, &p->d_o, p->near, p->of.d, dtype);
     DS_WITH_FORM(form, ds_form_of_heads(dtype, p->of.d), {
         if (p->vectors == 1) ds_biased_gradient_see_of(p, 1, form);
-        else if (p->vectors == 2) ds_biased_gradient_see_of(p, 2, form);
-        else ds_biased_gradient_see_of(p, DS_GEMM_VECTORS, form);
+        else ds_biased_gradient_see_of(p, 2, form);
     });
     if (p->from.keys || p->from.pairs) ds_biased_gradient_add(p);
     p->near = 0;
