@@ -17,7 +17,12 @@ enum {
 };
 
 static work work_of(const ds_call *call, const layout *at) {
-    work w = {.at = at, .g = at->geometry(call), .dtype = ds_arg_tensor(call, Q, 0)->dtype, .vectors = DS_GEMM_VECTORS, .parts = 1, .part = MOST_TOKENS};
+    work w = {.at = at,
+              .g = at->geometry(call),
+              .dtype = ds_arg_tensor(call, Q, 0)->dtype,
+              .vectors = DS_GEMM_VECTORS,
+              .parts = 1,
+              .part = MOST_TOKENS};
     const geometry *g = &w.g;
     int64_t sequences = g->starts < 0 ? 1 : ds_max(1, g->starts - 1);
     if (g->queries * g->shared <= sequences * DS_LANES) w.vectors = 1;

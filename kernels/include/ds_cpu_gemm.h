@@ -54,17 +54,20 @@ DS_INLINE ds_vec ds_multiply_add(ds_vec a, ds_vec b, ds_vec sum, uint32_t t) {
 
 /* sums += a b, for `rows` rows, `vectors` vectors of columns and `n` values of k. Value k of row i is
  * a[i][k * a_along], vector j of row k of b at b + k * b_along + j * DS_LANES, of dtype t, and their sum
- * sums[i * vectors + j]; with DS_PAIRS words of both take the place of values. `rows` and `vectors` have to be constants, and t had better be. Fetches what of b
- * is `ahead` elements ahead. */
+ * sums[i * vectors + j]; with DS_PAIRS, words of both take the place of values. `rows` and `vectors` have to be
+ * constants, and t had better be. Fetches what of b is `ahead` elements ahead: into the first level, or into the
+ * second, which has more misses at once, where it comes from memory. */
 DS_INLINE void ds_gemm_add_along(ds_vec *sums, const float *const *a, int64_t a_along, const void *b, int64_t b_along,
-                                 int64_t n, int rows, int vectors, int64_t ahead, uint32_t t) {
+                                 int64_t n, int rows, int vectors, int64_t ahead, int is_from_memory, uint32_t t) {
     const uint32_t word = ds_word_of(t);
     for (int64_t k = 0; k < n; k++) {
         ds_vec right[DS_GEMM_SUMS];
 #pragma GCC unroll 24
         for (int j = 0; j < vectors; j++) {
             right[j] = ds_load(b, j * DS_LANES, word);
-            if (j * DS_LANES * ds_size(word) % 64 == 0) __builtin_prefetch(ds_at(b, ahead + j * DS_LANES, word), 0, 3);
+            if (j * DS_LANES * ds_size(word) % 64 != 0) continue;
+            if (is_from_memory) __builtin_prefetch(ds_at(b, ahead + j * DS_LANES, word), 0, 2);
+            else __builtin_prefetch(ds_at(b, ahead + j * DS_LANES, word), 0, 3);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
@@ -79,8 +82,8 @@ DS_INLINE void ds_gemm_add_along(ds_vec *sums, const float *const *a, int64_t a_
 
 /* The same where the values of a row of a are neighbours. */
 DS_INLINE void ds_gemm_add(ds_vec *sums, const float *const *a, const void *b, int64_t b_along, int64_t n,
-                           int rows, int vectors, int64_t ahead, uint32_t t) {
-    ds_gemm_add_along(sums, a, 1, b, b_along, n, rows, vectors, ahead, t);
+                           int rows, int vectors, int64_t ahead, int is_from_memory, uint32_t t) {
+    ds_gemm_add_along(sums, a, 1, b, b_along, n, rows, vectors, ahead, is_from_memory, t);
 }
 
 /* The first halves of a and b taking turns, then the second ones. */

@@ -58,13 +58,14 @@ static void ds_grouped_fill(const ds_product *p, int64_t begin, int64_t end, int
     }
 }
 
-/* Makes of a product whose m and tensors are those of an expert's rows, from `begin` of all on, one that has
- * the columns of an item, from `column` on: items `first` to `last` of it, for a call whose workspace is `of_rows`. */
+/* An expert's part of a call: the copies of its rows as workspace, and the items of its product. */
 typedef struct ds_grouped_part {
     ds_call of_rows;
     int64_t first, last;
 } ds_grouped_part;
 
+/* The part that has the columns from `column` on of an item, of a product whose m and tensors are those of an
+ * expert's rows, from `begin` of all on. It goes about the product for these rows alone. */
 static ds_grouped_part ds_grouped_part_of(const ds_call *call, ds_product *p, int64_t begin, int64_t column) {
     ds_grouped_part part = {*call, column / p->columns_each, ds_min(p->panels, (column + DS_GROUPED_WIDTH) / p->columns_each)};
     /* The rows of others do not tell how this one's are shared. */

@@ -12,7 +12,7 @@
 enum {
     DS_MOST_D = 256,                 /* of a head; kernel.json says so, too */
     DS_NEAR_ROWS = 8 * DS_GEMM_ROWS, /* rows that are near at a time */
-    DS_ROWS_AHEAD = 16,              /* they lie too far apart for the processor to foresee */
+    DS_ROWS_AHEAD = 32,              /* they lie too far apart for the processor to foresee */
     DS_PANEL_SLACK = 2 * DS_GEMM_ROWS, /* what the last tile reads and writes beyond a head */
 };
 
@@ -52,7 +52,7 @@ static inline void ds_heads_along(ds_heads *h, int64_t first, const void *from, 
 }
 
 DS_INLINE void ds_fetch_head(const ds_heads *h, int64_t i, int64_t d, uint32_t t) {
-    for (int64_t c = 0; c < d; c += 64 / ds_size(t)) __builtin_prefetch(ds_at(h->at[i + DS_ROWS_AHEAD], c, t), 0, 3);
+    for (int64_t c = 0; c < d; c += 64 / ds_size(t)) __builtin_prefetch(ds_at(h->at[i + DS_ROWS_AHEAD], c, t), 0, 2);
 }
 
 DS_INLINE void ds_bring_of(float *to, const ds_heads *h, int64_t n, int64_t d, uint32_t t) {
@@ -165,7 +165,7 @@ DS_INLINE void ds_panel_multiply(ds_sums sums, const float *rows, int64_t across
     const float *row[DS_GEMM_ROWS];
 #pragma GCC unroll 16
     for (int i = 0; i < DS_GEMM_ROWS; i++) row[i] = rows + i * across;
-    ds_gemm_add_along(sums, row, along, panel, width, n, DS_GEMM_ROWS, vectors, AHEAD * width, form);
+    ds_gemm_add_along(sums, row, along, panel, width, n, DS_GEMM_ROWS, vectors, AHEAD * width, 0, form);
 }
 
 DS_INLINE void ds_sums_clear(ds_sums sums) {

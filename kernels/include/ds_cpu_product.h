@@ -29,7 +29,8 @@ enum {
     DS_SHARED_BYTES = 8 << 20,         /* of panels that are packed for all */
     DS_AHEAD_PACKED = 16,              /* words of k from what is read to what is fetched, */
     DS_AHEAD_LINES = 36,               /* the same in lines, where each k begins one of its own, */
-    DS_AHEAD_BYTES = 1024,             /* the same where k runs along the lines, */
+    DS_AHEAD_BYTES = 4096,             /* the same where k runs along the lines: into the second level, which has */
+                                       /* more misses at once, */
     DS_STRIPE_ROWS = 16,               /* of b that are read side by side, */
     DS_MOST_STRIPES = 16,              /* of all, */
     DS_STRIPE_BYTES = 1 << 17,         /* which are worth an item's while */
@@ -418,13 +419,13 @@ typedef struct {
 /* The product of `left` rows of a and a block of b: put at `to`, or added to what is there. A tile has `rows`
  * rows and as many vectors as its shape; those beyond the last row are the last one again. */
 DS_INLINE void ds_product_tile(float *to, int64_t across, int add, const float *a, int64_t a_across, int64_t left,
-                    const ds_block *k, int rows, int vectors, uint32_t t) {
+                    const ds_block *k, int rows, int vectors, int is_from_memory, uint32_t t) {
     ds_vec sums[DS_GEMM_SUMS];
     const float *lines[DS_GEMM_ROWS];
     for (int i = 0; i < rows; i++) lines[i] = a + ds_min(i, left - 1) * a_across;
 #pragma GCC unroll 24
     for (int i = 0; i < rows * vectors; i++) sums[i] = (ds_vec){0};
-    ds_gemm_add(sums, lines, k->b, k->along, k->n, rows, vectors, k->ahead, t);
+    ds_gemm_add(sums, lines, k->b, k->along, k->n, rows, vectors, k->ahead, is_from_memory, t);
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 12
@@ -441,33 +442,33 @@ typedef struct {
     void (*product)(float *to, int64_t across, int add, const float *a, int64_t a_across, int64_t left, const ds_block *k);
 } ds_shape;
 
-#define DS_SHAPE(name, rows, vectors, t)                                                                               \
+#define DS_SHAPE(name, rows, vectors, is_from_memory, t)                                                               \
     static void ds_product_of_##name(float *to, int64_t across, int add, const float *a, int64_t a_across, int64_t left, \
                           const ds_block *k) {                                                                         \
-        ds_product_tile(to, across, add, a, a_across, left, k, rows, vectors, t);                                      \
+        ds_product_tile(to, across, add, a, a_across, left, k, rows, vectors, is_from_memory, t);                      \
     }                                                                                                                  \
     static const ds_shape ds_shape_##name = {rows, vectors, ds_product_of_##name}
 
 /* For panels of f32, with as many vectors as the panel has columns for. */
-DS_SHAPE(whole, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_F32);
-DS_SHAPE(two, DS_GEMM_ROWS, 2, DS_F32);
-DS_SHAPE(one, DS_GEMM_ROWS, 1, DS_F32);
+DS_SHAPE(whole, DS_GEMM_ROWS, DS_GEMM_VECTORS, 0, DS_F32);
+DS_SHAPE(two, DS_GEMM_ROWS, 2, 0, DS_F32);
+DS_SHAPE(one, DS_GEMM_ROWS, 1, 0, DS_F32);
 
 #if DS_HAS_PAIRS
-DS_SHAPE(whole_of_pairs, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_PAIRS);
-DS_SHAPE(two_of_pairs, DS_GEMM_ROWS, 2, DS_PAIRS);
-DS_SHAPE(one_of_pairs, DS_GEMM_ROWS, 1, DS_PAIRS);
+DS_SHAPE(whole_of_pairs, DS_GEMM_ROWS, DS_GEMM_VECTORS, 0, DS_PAIRS);
+DS_SHAPE(two_of_pairs, DS_GEMM_ROWS, 2, 0, DS_PAIRS);
+DS_SHAPE(one_of_pairs, DS_GEMM_ROWS, 1, 0, DS_PAIRS);
 #endif
 
 /* For few rows: these leave registers for more columns, which are then read in longer pieces. */
-DS_SHAPE(row, 1, DS_GEMM_SUMS / 2, DS_F32);
-DS_SHAPE(row_f16, 1, DS_GEMM_SUMS / 2, DS_F16);
-DS_SHAPE(row_bf16, 1, DS_GEMM_SUMS / 2, DS_BF16);
-DS_SHAPE(rows, 4, DS_GEMM_SUMS / 4, DS_F32);
-DS_SHAPE(rows_f16, 4, DS_GEMM_SUMS / 4, DS_F16);
-DS_SHAPE(rows_bf16, 4, DS_GEMM_SUMS / 4, DS_BF16);
-DS_SHAPE(whole_f16, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_F16);
-DS_SHAPE(whole_bf16, DS_GEMM_ROWS, DS_GEMM_VECTORS, DS_BF16);
+DS_SHAPE(row, 1, DS_GEMM_SUMS / 2, 1, DS_F32);
+DS_SHAPE(row_f16, 1, DS_GEMM_SUMS / 2, 1, DS_F16);
+DS_SHAPE(row_bf16, 1, DS_GEMM_SUMS / 2, 1, DS_BF16);
+DS_SHAPE(rows, 4, DS_GEMM_SUMS / 4, 1, DS_F32);
+DS_SHAPE(rows_f16, 4, DS_GEMM_SUMS / 4, 1, DS_F16);
+DS_SHAPE(rows_bf16, 4, DS_GEMM_SUMS / 4, 1, DS_BF16);
+DS_SHAPE(whole_f16, DS_GEMM_ROWS, DS_GEMM_VECTORS, 1, DS_F16);
+DS_SHAPE(whole_bf16, DS_GEMM_ROWS, DS_GEMM_VECTORS, 1, DS_BF16);
 
 static const ds_shape *const DS_FEW[3][3] = {
     [DS_F32] = {&ds_shape_row, &ds_shape_rows, &ds_shape_whole},
@@ -596,7 +597,7 @@ DS_INLINE void ds_product_dots(ds_vec *to, const float *const *a, const void *co
             right[j] = ds_load(b[j], k, t);
             /* f32 ends more rarely, and leaves less time for the question. */
             const int is_here = t == DS_F32 || k + ahead < n;
-            __builtin_prefetch(ds_at(b[j], is_here ? k + ahead : next + k + ahead - n, t), 0, 3);
+            __builtin_prefetch(ds_at(b[j], is_here ? k + ahead : next + k + ahead - n, t), 0, 2);
         }
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {

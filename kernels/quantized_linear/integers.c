@@ -136,7 +136,7 @@ DS_INLINE void turned_dots(const layer *l, const int64_t *columns, const float *
 #pragma GCC unroll 2
         for (int j = 0; j < n; j++) {
             bits[j] = _mm512_loadu_si512(codes[j]);
-            __builtin_prefetch(codes[j] + ahead, 0, 3);
+            __builtin_prefetch(codes[j] + ahead, 0, 2);
             codes[j] += BLOCK / 2;
         }
         __m512 parts[2 * FEW_ROWS];

@@ -11,7 +11,7 @@
 
 enum {
     FEW_ROWS = 8,
-    CODES_AHEAD = 2048, /* bytes from what is read to what is fetched */
+    CODES_AHEAD = 4096, /* bytes from what is read to what is fetched, into the second level: it has more misses at once */
     AT_ONCE = 4,        /* columns that a single row meets at a time, */
     AT_ONCE_OF_ROWS = 2 /* and that several do: their values are loaded once for both */
 };
@@ -138,7 +138,7 @@ DS_INLINE void dots_of_rows(const layer *l, const int64_t *columns, const float 
 #pragma GCC unroll 2
             for (int j = 0; j < AT_ONCE_OF_ROWS; j++) {
                 w[j] = ds_vfma(numbers(codes[j] + at, kind), step[j], offset[j]);
-                __builtin_prefetch(codes[j] + at + ahead, 0, 3);
+                __builtin_prefetch(codes[j] + at + ahead, 0, 2);
             }
 #pragma GCC unroll 8
             for (int i = 0; i < rows; i++) {
@@ -182,12 +182,13 @@ DS_INLINE void dots_of_columns(const layer *l, const int64_t *columns, const flo
 #pragma GCC unroll 4
             for (int j = 0; j < AT_ONCE; j++) {
                 parts[j] = ds_vfma(numbers(codes[j] + at, kind), v, parts[j]);
-                __builtin_prefetch(codes[j] + at + ahead, 0, 3);
+                __builtin_prefetch(codes[j] + at + ahead, 0, 2);
             }
         }
 #pragma GCC unroll 4
         for (int j = 0; j < AT_ONCE; j++) {
             sums[j] = ds_vfma(parts[j], ds_splat(params[j][group]), sums[j]);
+            __builtin_prefetch(params[j] + group + AT_ONCE * end, 0, 3);
             if (has_offset) sums[j] = ds_vfma(sum, ds_splat(params[j][group + 1]), sums[j]);
         }
     }

@@ -43,11 +43,17 @@ def sentence_encoder(*call):
     return ops.fastest_of(sentence_encoder.forms(**json.loads(" ".join(call))))
 
 
+def sentence_transformers(*call):
+    import sentence_encoder
+
+    return sentence_encoder.package(**json.loads(" ".join(call)))
+
+
 def op(*call):
     return ops.fastest(json.loads(" ".join(call)))
 
 
-WORKS = {f.__name__: f for f in (torch_adam, deepspeed_adam, matmul, sentence_encoder, op)}
+WORKS = {f.__name__: f for f in (torch_adam, deepspeed_adam, matmul, sentence_encoder, sentence_transformers, op)}
 
 call = None
 for line in sys.stdin:

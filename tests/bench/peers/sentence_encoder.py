@@ -74,3 +74,19 @@ def forms(weights, heads, eps, texts):
         return F.normalize(torch.stack([part.mean(0) for part in x.split(lengths)]))
 
     return [run_padded, run_packed]
+
+
+def package(folder, texts):
+    """sentence-transformers, the runtime that the model's package is made for, with the same tokens, padded."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device="cpu")
+    longest = max(map(len, texts))
+    ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
+    seen = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
+
+    @torch.inference_mode()
+    def run():
+        return model({"input_ids": ids, "attention_mask": seen})["sentence_embedding"]
+
+    return run

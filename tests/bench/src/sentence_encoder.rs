@@ -1,4 +1,5 @@
-//! The sentence encoder of the examples, from tokens to vectors, beside `PyTorch` with the same model.
+//! The sentence encoder of the examples, from tokens to vectors, beside `PyTorch` with the same model and the
+//! runtime of its package.
 
 use ds_core::ErrorKind;
 use ds_examples::sentence::{FETCH, SentenceEncoder, default_folder};
@@ -48,8 +49,17 @@ fn row(encoder: &SentenceEncoder, what: &str, lengths: &[usize], calls: u32) -> 
         "texts": texts,
     });
     let mut torch = Peer::python(&format!("sentence_encoder {setup}"))?;
+    let setup = json!({"folder": default_folder()?, "texts": texts});
+    let mut package = match Peer::python(&format!("sentence_transformers {setup}")) {
+        Err(e) => {
+            eprintln!("skipped: {e}");
+            None
+        }
+        Ok(package) => package,
+    };
     let mut sides: Vec<Side<'_>> = vec![Box::new(|| mean_seconds(calls, &mut ours))];
     sides.extend(torch.as_mut().map(|torch| torch.side(calls)));
+    sides.extend(package.as_mut().map(|package| package.side(calls)));
     let seconds = alternate(&mut sides)?;
     let figure = format!("sentence_encoder, {what} tokens");
     let tokens: usize = lengths.iter().sum();
@@ -57,15 +67,10 @@ fn row(encoder: &SentenceEncoder, what: &str, lengths: &[usize], calls: u32) -> 
         let rate = Spread::of(seconds[0].iter().map(|s| count as f64 / s));
         print(&figure, rate, unit, "", "n / s");
     }
-    if let Some(theirs) = seconds.get(1) {
+    let limits = [("PyTorch", "1.2"), ("sentence-transformers", "")];
+    for (theirs, (peer, limit)) in seconds[1..].iter().zip(limits) {
         let ratio = paired(&seconds[0], theirs, |own, theirs| theirs / own);
-        print(
-            &format!("{figure}, to PyTorch"),
-            ratio,
-            "x",
-            "1.2",
-            "s by s",
-        );
+        print(&format!("{figure}, to {peer}"), ratio, "x", limit, "s by s");
     }
     Ok(())
 }
