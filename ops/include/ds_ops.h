@@ -554,6 +554,13 @@
   {0x02, 0xd5, 0xb6, 0x33, 0xe6, 0x08, 0x07, 0xd0, \
    0xd2, 0xdd, 0x76, 0x90, 0xec, 0x9f, 0x30, 0x46}
 
+// op quantized_grouped_matmul(x: T[M, G, H, P], q: i8[E, N, G, H], params: f32[E, N, G, 2], starts: I[E1], bias: optional T[E, N], kind: static i64 = 0) -> (y: T[M, N]) where T: f32 | f16 | bf16, I: i32 | i64
+#define DS_OP_QUANTIZED_GROUPED_MATMUL "quantized_grouped_matmul"
+#define DS_OP_QUANTIZED_GROUPED_MATMUL_SCHEMA_TEXT "eca2075428bd89d722b24d765dd22918"
+#define DS_OP_QUANTIZED_GROUPED_MATMUL_SCHEMA \
+  {0xec, 0xa2, 0x07, 0x54, 0x28, 0xbd, 0x89, 0xd7, \
+   0x22, 0xb2, 0x4d, 0x76, 0x5d, 0xd2, 0x29, 0x18}
+
 // op fp_linear(x: T[M, G, H, P], codes: u8[N, G, H, B], step: f32[N, G], bias: optional T[N], residual: optional T[M, N], kind: static i64 = 0, mantissa: static i64 = 3) -> (y: T[M, N]) where T: f32 | f16 | bf16
 #define DS_OP_FP_LINEAR "fp_linear"
 #define DS_OP_FP_LINEAR_SCHEMA_TEXT "dd2e5ea3db8fbaefb86633cc9f5d8564"

@@ -77,19 +77,33 @@ pub(super) fn grouped_matmul(call: &mut HostCall) -> Result<()> {
 
 /// The products of rows of `k` and the weights of their experts, where starts, bias and y are arguments
 /// `starts` and those behind it.
-pub(crate) fn grouped(call: &mut HostCall, starts: usize, x: &[f64], w: &[f64], k: usize) -> Result<()> {
+pub(crate) fn grouped(
+    call: &mut HostCall,
+    starts: usize,
+    x: &[f64],
+    w: &[f64],
+    k: usize,
+) -> Result<()> {
     let f = function(HostCall::integer(&call.attributes, 0)?)?;
     let (rows, n) = last_two(&call.one(starts + 2)?.shape);
     let experts = call.one(1)?.shape[0];
     let told = call.one(starts)?.shape == [experts + 1];
-    let begins: Vec<_> = call.one(starts)?.to_i64()?.iter().flat_map(|&s| usize::try_from(s)).collect();
+    let begins: Vec<_> = call
+        .one(starts)?
+        .to_i64()?
+        .iter()
+        .flat_map(|&s| usize::try_from(s))
+        .collect();
     let mut y = call.one(starts + 2)?.zeros();
     let told = told && i64::try_from(begins.len()) == Ok(experts + 1);
     if !told || !begins.is_sorted() || begins.last().is_some_and(|&end| end > rows) {
         y.fill(f64::NAN);
         return call.one_mut(starts + 2)?.set_f64(&y);
     }
-    let bias = call.args[starts + 1].first().map(HostTensor::to_f64).transpose()?;
+    let bias = call.args[starts + 1]
+        .first()
+        .map(HostTensor::to_f64)
+        .transpose()?;
     for (e, group) in begins.windows(2).enumerate().filter(|_| n > 0) {
         let (x, y) = (&x[group[0] * k..], &mut y[group[0] * n..group[1] * n]);
         product(x, k, |l, j| w[(e * n + j) * k + l], y, n);

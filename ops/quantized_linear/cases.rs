@@ -124,7 +124,10 @@ const CACHED_EXPERTS: Experts = ([16, 128, 3, 128], &[0, 1, 4, 4, 16]);
 /// Experts of a mixture for a few tokens and for many.
 const LARGE_EXPERTS: [Experts; 2] = [
     ([8, 2048, 16, 128], &[0, 1, 2, 4, 4, 5, 6, 7, 8]),
-    ([512, 2048, 16, 128], &[0, 64, 128, 192, 256, 320, 384, 448, 512]),
+    (
+        [512, 2048, 16, 128],
+        &[0, 64, 128, 192, 256, 320, 384, 448, 512],
+    ),
 ];
 
 fn grouped(dtype: DType, bits: i64, experts: Experts, activation: Activation) -> Case {

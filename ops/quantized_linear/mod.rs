@@ -46,7 +46,9 @@ pub fn quantized_linear(
 ) -> Result<Tensor> {
     let (layer, per_byte) = Layer::of_integers(x, residual, w, bits)?;
     let bytes = layer.k.checked_div(layer.groups * per_byte).unwrap_or(0);
-    let Layer { rows, n, groups, .. } = layer;
+    let Layer {
+        rows, n, groups, ..
+    } = layer;
     let x = layer.x.reshape(&[rows, groups, bytes, per_byte])?;
     let q = w.q.reshape(&[n, groups, bytes])?;
     let params = w.params.reshape(&[n, groups, 2])?;
@@ -95,7 +97,9 @@ pub fn quantized_grouped_matmul(
         return Err(refuse(text));
     }
     let n = layer.n.checked_div(experts).unwrap_or(0);
-    let Layer { rows, groups, k, .. } = layer;
+    let Layer {
+        rows, groups, k, ..
+    } = layer;
     let bytes = k.checked_div(groups * per_byte).unwrap_or(0);
     let x = layer.x.reshape(&[rows, groups, bytes, per_byte])?;
     let q = w.q.reshape(&[experts, n, groups, bytes])?;
@@ -103,7 +107,13 @@ pub fn quantized_grouped_matmul(
     let y = Tensor::empty(stream, x.dtype(), &[rows, n])?;
     let args: [op::Args<'_>; 6] = [&[&x], &[&q], &[&params], &[starts], bias.as_slice(), &[&y]];
     let attributes = [activation.attribute()];
-    op::launch(QUANTIZED_GROUPED_MATMUL.op()?, stream, &args, &attributes, &[])?;
+    op::launch(
+        QUANTIZED_GROUPED_MATMUL.op()?,
+        stream,
+        &args,
+        &attributes,
+        &[],
+    )?;
     Ok(y)
 }
 
@@ -183,8 +193,9 @@ impl Layer {
         let (k, of_row) = (layer.k, layer.groups * per_byte);
         if of_row != 0 && k % of_row != 0 {
             let groups = layer.groups;
-            let text =
-                format!("groups of {k} / {groups} values fill no whole bytes of {bits} bits a value");
+            let text = format!(
+                "groups of {k} / {groups} values fill no whole bytes of {bits} bits a value"
+            );
             return Err(refuse(text));
         }
         Ok((layer, per_byte))

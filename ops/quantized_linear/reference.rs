@@ -2,7 +2,10 @@
 
 use ds_core::{Error, ErrorKind, Result, op::HostCall};
 
-use crate::{fp_quantizer::numbers, matmul::{grouped, layer}};
+use crate::{
+    fp_quantizer::numbers,
+    matmul::{grouped, layer},
+};
 
 /// `quantized_linear(x, q, params, bias, residual; kind) -> y`.
 pub(super) fn quantized_linear(call: &mut HostCall) -> Result<()> {
