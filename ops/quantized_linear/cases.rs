@@ -79,7 +79,7 @@ pub(crate) fn cases(size: Size) -> Vec<Case> {
             let of_experts = |&experts| grouped(dtype, bits, experts, Activation::Identity);
             cases.extend(experts.iter().map(of_experts));
             if size == Size::Small {
-                let of = |activation| grouped(dtype, bits, EXPERTS[0], activation);
+                let of = |activation| grouped(dtype, bits, OTHER_EXPERTS, activation);
                 cases.extend(Activation::ALL.map(of));
                 let each = Activation::ALL.into_iter();
                 cases.extend(each.map(|activation| layer([3, 20, 2, 32], activation, true)));
@@ -120,6 +120,8 @@ const EXPERTS: [Experts; 6] = [
     ([9, 20, 2, 16], &[0, 5, 3, 9]),
     ([9, 20, 2, 16], &[0, 5, 10]),
 ];
+/// For each activation.
+const OTHER_EXPERTS: Experts = ([10, 20, 2, 32], &[0, 4, 10]);
 const CACHED_EXPERTS: Experts = ([16, 128, 3, 128], &[0, 1, 4, 4, 16]);
 /// Experts of a mixture for a few tokens and for many.
 const LARGE_EXPERTS: [Experts; 2] = [
