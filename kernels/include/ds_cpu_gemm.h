@@ -43,6 +43,20 @@ static inline uint32_t ds_form_of(uint32_t dtype) { return DS_HAS_PAIRS && dtype
 #define DS_WITH_FORM(f, form, ...) do { enum { f = DS_F32 }; (void)(form); __VA_ARGS__; } while (0)
 #endif
 
+#if DS_HAS_PAIRS
+/* 32 bf16 of a row, or the first `n` and zeros. */
+DS_INLINE __m512i ds_load_pairs(const void *row, int64_t c, int64_t n) {
+    const __mmask32 first = n >= 32 ? 0xffffffff : (1u << n) - 1;
+    return _mm512_maskz_loadu_epi16(first, (const uint16_t *)row + c);
+}
+
+/* The order in which the first 16 elements of two rows become words of both. */
+DS_INLINE __m512i ds_words_in_turns(void) {
+    return _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+                            39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+}
+#endif
+
 /* sum + a * b, or the two products of pairs. */
 DS_INLINE ds_vec ds_multiply_add(ds_vec a, ds_vec b, ds_vec sum, uint32_t t) {
 #if DS_HAS_PAIRS
@@ -84,21 +98,6 @@ DS_INLINE void ds_gemm_add_along(ds_vec *sums, const float *const *a, int64_t a_
 DS_INLINE void ds_gemm_add(ds_vec *sums, const float *const *a, const void *b, int64_t b_along, int64_t n,
                            int rows, int vectors, int64_t ahead, int is_from_memory, uint32_t t) {
     ds_gemm_add_along(sums, a, 1, b, b_along, n, rows, vectors, ahead, is_from_memory, t);
-}
-
-/* The first halves of a and b taking turns, then the second ones. */
-DS_INLINE ds_vec2 ds_zip(ds_vec a, ds_vec b) {
-#if DS_LANES == 16
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    return (ds_vec2){(ds_vec)_mm512_permutex2var_ps((__m512)a, low, (__m512)b),
-                     (ds_vec)_mm512_permutex2var_ps((__m512)a, high, (__m512)b)};
-#elif DS_LANES == 8
-    __m256 low = _mm256_unpacklo_ps((__m256)a, (__m256)b), high = _mm256_unpackhi_ps((__m256)a, (__m256)b);
-    return (ds_vec2){(ds_vec)_mm256_permute2f128_ps(low, high, 0x20), (ds_vec)_mm256_permute2f128_ps(low, high, 0x31)};
-#else
-    return (ds_vec2){(ds_vec){a[0], b[0], a[1], b[1]}, (ds_vec){a[2], b[2], a[3], b[3]}};
-#endif
 }
 
 /* Turns a square: number k of line i becomes number i of line k. Each round the lines of the first half

@@ -66,12 +66,6 @@ DS_INLINE void ds_bring_of(float *to, const ds_heads *h, int64_t n, int64_t d, u
 }
 
 #if DS_HAS_PAIRS
-/* 32 bf16 of a row, or the first `n` and zeros. */
-DS_INLINE __m512i ds_load_pairs(const void *row, int64_t c, int64_t n) {
-    const __mmask32 first = n >= 32 ? 0xffffffff : (1u << n) - 1;
-    return _mm512_maskz_loadu_epi16(first, (const uint16_t *)row + c);
-}
-
 DS_OUT_OF_LINE void ds_bring_pairs(float *to, const ds_heads *h, int64_t n, int64_t d) {
     const int64_t stride = ds_padded(ds_words(d, DS_PAIRS));
     for (int64_t i = 0; i < n; i++) {
@@ -82,8 +76,7 @@ DS_OUT_OF_LINE void ds_bring_pairs(float *to, const ds_heads *h, int64_t n, int6
 }
 
 DS_OUT_OF_LINE void ds_bring_pairs_across(float *to, const ds_heads *h, int64_t n, int64_t d) {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
-                                         39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i low = ds_words_in_turns();
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     const int64_t stride = ds_padded(d);
     for (int64_t i = 0; i < n; i += 2) {

@@ -160,18 +160,10 @@ static __attribute__((noinline)) void ds_product_pack(float *to, int64_t stride,
 #if DS_HAS_PAIRS
 /* Words of elements of two lines, `n` of them. */
 DS_INLINE ds_vec ds_pairs_of(const void *a, const void *b, int64_t n) {
-    const __m512i in_turns = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
-                                              39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __mmask16 first = n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
     const __m256i low = _mm256_maskz_loadu_epi16(first, a);
     const __m256i high = b ? _mm256_maskz_loadu_epi16(first, b) : _mm256_setzero_si256();
-    return (ds_vec)_mm512_permutex2var_epi16(_mm512_castsi256_si512(low), in_turns, _mm512_castsi256_si512(high));
-}
-
-/* Words of a matrix whose k are neighbours of a row, zeros behind the last. */
-DS_INLINE ds_vec ds_words_of(const void *row, int64_t n) {
-    const __mmask32 first = n >= 32 ? 0xffffffff : (1u << n) - 1;
-    return (ds_vec)_mm512_maskz_loadu_epi16(first, row);
+    return (ds_vec)_mm512_permutex2var_epi16(_mm512_castsi256_si512(low), ds_words_in_turns(), _mm512_castsi256_si512(high));
 }
 
 /* Lines of words: `n` values of k, two in each word, of at most DS_LANES rows of bf16. Rows are `across` apart,
@@ -194,11 +186,11 @@ static __attribute__((noinline)) void ds_product_square(ds_vec line[DS_LANES], c
         const uint16_t *at = from + i * across;
         if (along == 1) {
             __builtin_prefetch(at + 2 * FETCHED * DS_LANES, 0, 3);
-            line[i] = ds_words_of(at, n);
+            line[i] = (ds_vec)ds_load_pairs(at, 0, n);
         } else {
             uint16_t numbers[2 * DS_LANES] = {0};
             for (int64_t k = 0; k < n; k++) numbers[k] = at[k * along];
-            line[i] = ds_words_of(numbers, n);
+            line[i] = (ds_vec)ds_load_pairs(numbers, 0, n);
         }
     }
 }

@@ -5,8 +5,8 @@
 #include "ds_cpu_mixed.h"
 #include "ds_cpu_rows.h"
 
-/* The elements of even places in `a`, of odd ones in `b`, from two vectors; and back. Pairs of bf16
- * are that already. */
+/* The elements of even places in `a`, of odd ones in `b`, from two vectors; `ds_zip` is the way back.
+ * Pairs of bf16 are that already. */
 DS_INLINE ds_vec2 ds_rope_apart(ds_vec2 v) {
 #if DS_LANES == 16
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
@@ -19,23 +19,6 @@ DS_INLINE ds_vec2 ds_rope_apart(ds_vec2 v) {
         int from = 2 * i % DS_LANES;
         r.a[i] = 2 * i < DS_LANES ? v.a[from] : v.b[from];
         r.b[i] = 2 * i < DS_LANES ? v.a[from + 1] : v.b[from + 1];
-    }
-    return r;
-#endif
-}
-
-DS_INLINE ds_vec2 ds_rope_in_turns(ds_vec2 v) {
-#if DS_LANES == 16
-    const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    return (ds_vec2){(ds_vec)_mm512_permutex2var_ps((__m512)v.a, low, (__m512)v.b),
-                     (ds_vec)_mm512_permutex2var_ps((__m512)v.a, high, (__m512)v.b)};
-#else
-    ds_vec2 r = v;
-    for (int i = 0; i < DS_LANES; i++) {
-        int from = i / 2;
-        r.a[i] = i % 2 ? v.b[from] : v.a[from];
-        r.b[i] = i % 2 ? v.b[DS_LANES / 2 + from] : v.a[DS_LANES / 2 + from];
     }
     return r;
 #endif
@@ -90,7 +73,7 @@ DS_INLINE void ds_rope_turn_neighbours(void *y, const void *x, const ds_angles *
         ds_vec2 v = ds_load2(x, 2 * i, t);
         if (t != DS_BF16) v = ds_rope_apart(v);
         v = ds_rope_turned(v.a, v.b, ds_load(by->cos, i, DS_F32), ds_load(by->sin, i, DS_F32) * by->sign);
-        ds_store2(y, 2 * i, t == DS_BF16 ? v : ds_rope_in_turns(v), t, streams);
+        ds_store2(y, 2 * i, t == DS_BF16 ? v : ds_zip(v.a, v.b), t, streams);
     }
     for (; i < n; i++) {
         ds_vec a = ds_splat(ds_rope_number(x, 2 * i, t)), b = ds_splat(ds_rope_number(x, 2 * i + 1, t));

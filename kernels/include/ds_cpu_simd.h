@@ -192,6 +192,21 @@ typedef struct ds_vec2 {
     ds_vec a, b;
 } ds_vec2;
 
+/* The first halves of a and b taking turns, then the second ones. */
+DS_INLINE ds_vec2 ds_zip(ds_vec a, ds_vec b) {
+#if DS_LANES == 16
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return (ds_vec2){(ds_vec)_mm512_permutex2var_ps((__m512)a, low, (__m512)b),
+                     (ds_vec)_mm512_permutex2var_ps((__m512)a, high, (__m512)b)};
+#elif DS_LANES == 8
+    __m256 low = _mm256_unpacklo_ps((__m256)a, (__m256)b), high = _mm256_unpackhi_ps((__m256)a, (__m256)b);
+    return (ds_vec2){(ds_vec)_mm256_permute2f128_ps(low, high, 0x20), (ds_vec)_mm256_permute2f128_ps(low, high, 0x31)};
+#else
+    return (ds_vec2){(ds_vec){a[0], b[0], a[1], b[1]}, (ds_vec){a[2], b[2], a[3], b[3]}};
+#endif
+}
+
 /* In an order that is the dtype's own, and `ds_store2` undoes: use pairs of one dtype together. bf16
  * are taken apart by a shift and a mask, the even ones from the odd ones. */
 DS_INLINE ds_vec2 ds_load2(const void *data, int64_t offset, uint32_t dtype) {

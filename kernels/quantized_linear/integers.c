@@ -244,8 +244,14 @@ DS_KERNEL(ds_quantized_linear, plan, run);
 enum { STARTS = PARAMS + 1, BIAS_OF_EXPERTS, Y_OF_ROWS };
 
 /* What is alike for all experts. */
-static void experts_of(const ds_call *call, layer *l, ds_grouped *g) {
+typedef struct experts {
+    ds_grouped g; /* first, as `run_expert` gets this one */
+    layer all;
+} experts;
+
+static void experts_of(const ds_call *call, experts *e) {
     const ds_tensor *x = ds_arg_tensor(call, X, 0), *q = ds_arg_tensor(call, Q, 0);
+    layer *l = &e->all;
     ds_tensor w = *q; /* of one */
     w.shape++, w.strides++, w.ndim--;
     *l = (layer){.codes = q->data, .params = ds_arg_tensor(call, PARAMS, 0)->data, .has_offset = 1, .bytes = 1};
@@ -255,21 +261,18 @@ static void experts_of(const ds_call *call, layer *l, ds_grouped *g) {
     l->p.kind = call->attributes[0].i;
     l->p.pack = pack;
     layer_extents(l, x, &w);
-    *g = (ds_grouped){.all = l->p, .starts = ds_arg_tensor(call, STARTS, 0), .experts = q->shape[0]};
+    e->g = (ds_grouped){.all = l->p, .starts = ds_arg_tensor(call, STARTS, 0), .experts = q->shape[0]};
 }
 
 static void plan_experts(const ds_call *call, ds_plan *out) {
-    layer l;
-    ds_grouped g;
-    experts_of(call, &l, &g);
-    ds_plan_grouped(&g, out);
+    experts e;
+    experts_of(call, &e);
+    ds_plan_grouped(&e.g, out);
 }
 
 static void run_expert(const ds_call *call, const ds_grouped *g, int64_t expert, int64_t begin, int64_t end, int64_t column) {
-    const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = ds_arg_tensor(call, Y_OF_ROWS, 0);
-    layer l;
-    ds_grouped all;
-    experts_of(call, &l, &all);
+    const ds_tensor *x = ds_arg_tensor(call, X, 0), *y = g->all.c;
+    layer l = ((const experts *)g)->all;
     const int64_t n = l.p.n, k = l.p.k;
     ds_tensor rows = *x, w = *ds_arg_tensor(call, Q, 0), c = *y, bias;
     int64_t x_shape[] = {end - begin, x->shape[1], x->shape[2], x->shape[3]}, c_shape[] = {end - begin, n};
@@ -291,15 +294,13 @@ static void run_expert(const ds_call *call, const ds_grouped *g, int64_t expert,
         ds_part at = ds_product_part_of(&part.of_rows, &l.p, item);
         run_few(&l, &at, dots);
     }
-    (void)g;
 }
 
 static void run_experts(const ds_call *call, uint32_t phase, int64_t begin, int64_t end) {
-    layer l;
-    ds_grouped g;
-    experts_of(call, &l, &g);
-    if (phase == 0) return ds_run_packed_product(call, &l.p, 0, begin, end);
-    ds_run_grouped(call, &g, begin, end, run_expert);
+    experts e;
+    experts_of(call, &e);
+    if (phase == 0) return ds_run_packed_product(call, &e.all.p, 0, begin, end);
+    ds_run_grouped(call, &e.g, begin, end, run_expert);
 }
 
 DS_KERNEL(ds_quantized_grouped_matmul, plan_experts, run_experts);

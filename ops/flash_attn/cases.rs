@@ -19,12 +19,12 @@ const LARGE_BYTES: usize = 1 << 20;
 
 /// What a call has beside its tokens.
 #[derive(Clone, Copy, Debug)]
-struct Heads {
-    h: i64,
-    g: i64,
-    d: i64,
-    mask: Mask,
-    alibi: bool,
+pub(crate) struct Heads {
+    pub(crate) h: i64,
+    pub(crate) g: i64,
+    pub(crate) d: i64,
+    pub(crate) mask: Mask,
+    pub(crate) alibi: bool,
 }
 
 /// The tokens of a batch.
@@ -46,9 +46,9 @@ struct Packed {
 }
 
 const ALL: Mask = mask(false, -1, -1);
-const CAUSAL: Mask = mask(true, -1, -1);
+pub(crate) const CAUSAL: Mask = mask(true, -1, -1);
 
-const fn mask(causal: bool, left: i64, right: i64) -> Mask {
+pub(crate) const fn mask(causal: bool, left: i64, right: i64) -> Mask {
     Mask {
         causal,
         left,
@@ -56,7 +56,7 @@ const fn mask(causal: bool, left: i64, right: i64) -> Mask {
     }
 }
 
-const fn heads(h: i64, g: i64, d: i64, mask: Mask) -> Heads {
+pub(crate) const fn heads(h: i64, g: i64, d: i64, mask: Mask) -> Heads {
     let alibi = false;
     Heads {
         h,

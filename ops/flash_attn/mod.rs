@@ -8,7 +8,7 @@ use ds_schema::Attr;
 
 use crate::{OpCell, attend};
 
-pub(crate) use cases::cases;
+pub(crate) use cases::{CAUSAL, Heads, cases, heads, mask};
 pub(crate) use reference::Mask;
 
 pub(crate) const REFERENCES: &[(&str, op::ReferenceFn)] = &[

@@ -6,7 +6,7 @@ use ds_core::{
 };
 use ds_schema::Attr;
 
-use crate::flash_attn::Mask;
+use crate::flash_attn::{CAUSAL, Heads, Mask, heads, mask};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
@@ -36,37 +36,6 @@ enum Wrong {
     End,
     /// There is one start too few.
     Count,
-}
-
-/// Heads, and what a query sees.
-#[derive(Clone, Copy, Debug)]
-struct Heads {
-    h: i64,
-    g: i64,
-    d: i64,
-    mask: Mask,
-    alibi: bool,
-}
-
-const CAUSAL: Mask = mask(true, -1, -1);
-
-const fn mask(causal: bool, left: i64, right: i64) -> Mask {
-    Mask {
-        causal,
-        left,
-        right,
-    }
-}
-
-const fn heads(h: i64, g: i64, d: i64, mask: Mask) -> Heads {
-    let alibi = false;
-    Heads {
-        h,
-        g,
-        d,
-        mask,
-        alibi,
-    }
 }
 
 const fn batch(sequences: &'static [(i64, i64)], each: i64, row: i64) -> Batch {
