@@ -283,6 +283,12 @@ impl Tensor {
         &self.buffer
     }
 
+    /// Where in that memory its first element lies, in bytes.
+    #[inline]
+    pub fn offset_bytes(&self) -> u64 {
+        self.offset_bytes
+    }
+
     /// The device that it lives on.
     #[inline]
     pub fn device(&self) -> Device {

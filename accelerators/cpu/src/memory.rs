@@ -6,7 +6,10 @@ use ds_plugin::{
     Error, Result,
     abi::{DS_MEMORY_DEVICE, DS_MEMORY_PINNED, DS_MEMORY_SHARED},
 };
-use rustix::mm::{Advice, madvise, mlock, munlock};
+use rustix::{
+    mm::{Advice, madvise, mlock, munlock},
+    process::{Resource, getrlimit},
+};
 
 use crate::probe;
 
@@ -73,13 +76,26 @@ pub(crate) fn allocate(bytes: u64, alignment: u64, kind: u32) -> Result<*mut c_v
         if let Err(errno) = unsafe { mlock(address, size) } {
             // SAFETY: allocated above, and given to nobody.
             unsafe { libc::free(address) };
-            return Err(Error::io(
-                format!("lock {bytes} bytes in memory (the limit is `ulimit -l`)"),
-                &errno.into(),
-            ));
+            let what = format!("lock {size} bytes in memory: {}", lock_limit(size));
+            return Err(Error::io(what, &errno.into()));
         }
     }
     Ok(address)
+}
+
+/// What keeps this process from locking `size` bytes more, with the number that it would take.
+fn lock_limit(size: usize) -> String {
+    let Some(limit) = getrlimit(Resource::Memlock).current else {
+        return "no limit is set".to_owned();
+    };
+    let locked = probe::locked_bytes().unwrap_or(0);
+    let needed_kib = (locked + size as u64).div_ceil(1024);
+    format!(
+        "{locked} are locked already, and this process may lock {limit}; raise the limit with \
+         `ulimit -l {needed_kib}` (KiB), memlock in /etc/security/limits.conf or a container's \
+         --ulimit memlock={}",
+        needed_kib * 1024
+    )
 }
 
 /// Frees a block.

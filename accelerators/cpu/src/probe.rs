@@ -184,6 +184,13 @@ pub(crate) fn memory_bytes() -> Result<(u64, u64)> {
     }
 }
 
+/// How much this process has locked in memory, in bytes.
+pub(crate) fn locked_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let kib = field(&text, "VmLck")?.strip_suffix(" kB")?;
+    Some(kib.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// The value behind `key:` in a file of `key: value` lines.
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {

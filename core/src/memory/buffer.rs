@@ -14,7 +14,7 @@ use ds_abi::{
 
 use triomphe::{Arc, UniqueArc};
 
-use super::{blocks::Block, pinned, pool::Guests};
+use super::{blocks::Block, pageable, pinned, pool::Guests};
 use crate::{
     Device, Error, ErrorKind, Result, debug, device::sized, fork, plugin::call::call,
     stream::Stream,
@@ -29,15 +29,25 @@ pub enum MemoryKind {
     Pinned,
     /// Memory that host and device both reach by the same address.
     Shared,
+    /// Ordinary host memory, which every device copies from and to, if slower than
+    /// [`MemoryKind::Pinned`]: what is left where nothing more can be locked.
+    Pageable,
 }
 
 impl MemoryKind {
-    fn raw(self) -> u32 {
+    /// The boundary's number; none for what the host itself allocates.
+    fn raw(self) -> Option<u32> {
         match self {
-            Self::Device => DS_MEMORY_DEVICE,
-            Self::Pinned => DS_MEMORY_PINNED,
-            Self::Shared => DS_MEMORY_SHARED,
+            Self::Device => Some(DS_MEMORY_DEVICE),
+            Self::Pinned => Some(DS_MEMORY_PINNED),
+            Self::Shared => Some(DS_MEMORY_SHARED),
+            Self::Pageable => None,
         }
+    }
+
+    /// Whether it begins on a page of the host: what the host reads files into.
+    fn is_in_pages(self) -> bool {
+        matches!(self, Self::Pinned | Self::Pageable)
     }
 }
 
@@ -63,8 +73,8 @@ pub(crate) enum Owner {
         guests: Guests,
         live: bool,
     },
-    /// Raw memory of a kind that is not pooled.
-    Raw { kind: MemoryKind },
+    /// Raw memory of a kind that is not pooled, and its alignment in bytes.
+    Raw { kind: MemoryKind, alignment: usize },
     /// Somebody else's memory and how to tell them that we are done.
     Foreign {
         release: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -99,13 +109,20 @@ impl Buffer {
         Self(ManuallyDrop::new(Arc::new(memory)))
     }
 
-    /// Memory of another kind, allocated and freed directly.
+    /// Memory of another kind, allocated and freed directly. Pinned and pageable memory begins on a
+    /// page, so that files are read into it without a copy.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the device has no such memory.
     pub fn of_kind(device: Device, bytes: u64, kind: MemoryKind) -> Result<Self> {
-        let alignment = u64::from(device.info().alignment_bytes);
-        let address = device.allocate(bytes.max(1), alignment, kind.raw())?;
+        let mut alignment = device.info().alignment_bytes as usize;
+        if kind.is_in_pages() {
+            alignment = alignment.max(rustix::param::page_size());
+        }
+        let address = match kind.raw() {
+            Some(raw) => device.allocate(bytes.max(1), alignment as u64, raw)?,
+            None => pageable::allocate(bytes.max(1), alignment)?,
+        };
         if kind == MemoryKind::Pinned {
             pinned::add(address, bytes);
         }
@@ -114,7 +131,7 @@ impl Buffer {
             device,
             address,
             bytes,
-            owner: Owner::Raw { kind },
+            owner: Owner::Raw { kind, alignment },
         }))
     }
 
@@ -161,12 +178,12 @@ impl Buffer {
     /// What kind of memory it is; somebody else's counts as the device's own.
     pub fn kind(&self) -> MemoryKind {
         match self.0.owner {
-            Owner::Raw { kind } => kind,
+            Owner::Raw { kind, .. } => kind,
             _ => MemoryKind::Device,
         }
     }
 
-    /// The bytes of pinned or shared memory, where they lie; `None` for the device's own.
+    /// The bytes of memory that is the host's, too, where they lie; `None` for the device's own.
     ///
     /// # Safety
     /// While the slice lives, no queued work writes the buffer: synchronise first.
@@ -254,7 +271,7 @@ impl Buffer {
 
     /// Queues a copy of `bytes` bytes from `source` on the same device or another one of the same
     /// plugin. From or to pinned memory it goes on behind the caller's back, without staging:
-    /// upstream's `copy_(.., non_blocking=True)`.
+    /// upstream's `copy_(.., non_blocking=True)`. From or to pageable memory it may not.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] when a range does not fit or both overlap,
@@ -299,9 +316,11 @@ impl Buffer {
         } else {
             source.device().handle()
         };
-        let direction = match (source.kind(), self.kind()) {
-            (MemoryKind::Pinned, MemoryKind::Device | MemoryKind::Shared) => DS_COPY_TO_DEVICE,
-            (MemoryKind::Device | MemoryKind::Shared, MemoryKind::Pinned) => DS_COPY_TO_HOST,
+        // Shared memory is the device's as much as the host's.
+        let host = |kind| matches!(kind, MemoryKind::Pinned | MemoryKind::Pageable);
+        let direction = match (host(source.kind()), host(self.kind())) {
+            (true, false) => DS_COPY_TO_DEVICE,
+            (false, true) => DS_COPY_TO_HOST,
             _ => DS_COPY_ON_DEVICE,
         };
         self.queue_copy(stream, direction, to, from, bytes, peer)?;
@@ -485,18 +504,23 @@ impl Drop for Memory {
                     },
                 }));
             }
-            Owner::Raw { kind } => {
+            Owner::Raw { kind, alignment } => {
                 if *kind == MemoryKind::Pinned {
                     pinned::remove(self.address);
                 }
                 self.device.unpooled().remove(self.bytes);
                 // Nothing tells which work still uses memory of these kinds, so all of it ends.
                 let done = finish_work(self.device, self.address);
+                let bytes = self.bytes.max(1);
                 // SAFETY: allocated in `of_kind` with these numbers; the last owner is gone and
                 // the device is done.
                 let freed = unsafe {
-                    self.device
-                        .free(self.address, self.bytes.max(1), kind.raw())
+                    if let Some(raw) = kind.raw() {
+                        self.device.free(self.address, bytes, raw)
+                    } else {
+                        pageable::free(self.address, bytes, *alignment);
+                        Ok(())
+                    }
                 };
                 if let Err(e) = done.and(freed) {
                     log::error!("free memory of {}: {e}", self.device);

@@ -8,6 +8,7 @@ mod blocks;
 mod buffer;
 #[cfg(all(loom, test))]
 mod models;
+mod pageable;
 mod pinned;
 mod pool;
 mod size;

@@ -1,0 +1,150 @@
+//! Engines: three ways of asking the kernel for file I/O, behind one trait.
+//!
+//! An engine moves bytes between one range of memory and one range of a file, many at a time. It
+//! knows no tensors, splits nothing and repeats nothing: that is the lane's. Each belongs to the one
+//! thread that made it; others wake that thread by its [`Bell`].
+
+mod aio;
+mod seam;
+mod threads;
+mod uring;
+
+use std::{fmt, io, os::fd::RawFd, str::FromStr};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::seam::Seam;
+use crate::bell::Bell;
+
+/// A way of asking the kernel for file I/O; they are listed best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Rings shared with the kernel, since Linux 5.6. Containers often forbid it.
+    IoUring,
+    /// `io_submit` and `io_getevents` of Linux AIO: asynchronous for direct I/O only.
+    Aio,
+    /// `pread` and `pwrite` in threads: works everywhere.
+    Threads,
+}
+
+impl EngineKind {
+    /// All of them, best first.
+    pub const ALL: [Self; 3] = [Self::IoUring, Self::Aio, Self::Threads];
+
+    /// Its name, as `DS_IO_ENGINE` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Aio => "aio",
+            Self::Threads => "threads",
+        }
+    }
+
+    /// Whether the kernel lets this process use it, or why not.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn probe(self) -> io::Result<()> {
+        open(self, 1, &Bell::new()?, Seam::default()).map(drop)
+    }
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for EngineKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("there is no engine '{name}'; there are {names}")
+        })
+    }
+}
+
+/// What the kernel is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Read,
+    Write,
+    /// Bring the file's data to the disk; moves no bytes.
+    Sync,
+}
+
+/// One thing asked of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Comes back with the completion: below the engine's depth, and of one request at a time.
+    pub(crate) id: u32,
+    pub(crate) action: Action,
+    pub(crate) file: RawFd,
+    /// Where the engine has the file registered, if it has.
+    pub(crate) file_slot: Option<u32>,
+    pub(crate) address: *mut u8,
+    pub(crate) bytes: u32,
+    pub(crate) offset: u64,
+    /// Which registered range the memory lies in, if it does.
+    pub(crate) memory_slot: Option<u16>,
+}
+
+/// How a request ended: bytes moved, which may be fewer than were asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Completion {
+    pub(crate) id: u32,
+    pub(crate) result: Result<u32, Errno>,
+}
+
+/// One way of asking the kernel. Dropping it waits until the kernel has let go of all memory.
+pub(crate) trait Engine {
+    /// Queues a request. There are never more in flight than the depth that it was made with.
+    ///
+    /// # Safety
+    /// The memory stays valid, and nobody else writes it or (for a read) reads it, until the
+    /// completion has come or the engine is dropped.
+    unsafe fn queue(&mut self, request: Request);
+
+    /// Hands what is queued to the kernel and adds what has completed to `done`. Where nothing has,
+    /// and `block` is set, waits until something does or the bell rings.
+    ///
+    /// # Errors
+    /// What makes the engine unusable. The kernel may own memory for ever then.
+    fn turn(&mut self, block: bool, done: &mut Vec<Completion>) -> io::Result<()>;
+
+    /// Registers a file, if the engine can and has room: the kernel then looks it up once.
+    fn register_file(&mut self, _file: RawFd) -> Option<u32> {
+        None
+    }
+
+    /// Gives a registered file up. No request with it is queued.
+    fn unregister_file(&mut self, _slot: u32) {}
+
+    /// Registers ranges of memory, once: the kernel then pins them once. Gives whether it did.
+    ///
+    /// # Safety
+    /// The ranges stay valid until the engine is dropped.
+    unsafe fn register_memory(&mut self, _ranges: &[(*mut u8, usize)]) -> bool {
+        false
+    }
+}
+
+/// Makes an engine for at most `depth` requests at a time, in the thread that will use it.
+pub(crate) fn open(
+    kind: EngineKind,
+    depth: u32,
+    bell: &Bell,
+    seam: Seam,
+) -> io::Result<Box<dyn Engine>> {
+    seam.open(kind)?;
+    Ok(match kind {
+        EngineKind::IoUring => Box::new(uring::Uring::open(depth, bell.clone(), seam)?),
+        EngineKind::Aio => Box::new(aio::Aio::open(depth, bell.clone(), seam)?),
+        EngineKind::Threads => Box::new(threads::Threads::open(depth, bell.clone(), seam)?),
+    })
+}
