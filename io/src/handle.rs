@@ -154,7 +154,7 @@ impl AioHandle {
     pub(crate) fn through(config: &AioConfig, engine: EngineKind, seam: &Seam) -> Result<Self> {
         config.check()?;
         if config.use_gds {
-            return Err(crate::gds::refusal(MAKE));
+            return Err(crate::gds::refused_by_config(MAKE));
         }
         let counters = Arc::new(Counters::default());
         let lane = |_| Lane::start(config, engine, seam.clone(), &counters);

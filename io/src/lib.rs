@@ -28,6 +28,7 @@ pub use config::AioConfig;
 pub use ending::Done;
 pub use engine::EngineKind;
 pub use file::Target;
+pub use gds::GdsHandle;
 pub use handle::{AioHandle, Operation, ReadOptions, WriteOptions, aio_read, aio_write};
 pub use job::Extent;
 pub use pin::{PinHandle, PinStats};
