@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, fcntl_getfl, statx},
+    fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, fcntl_getfl, fsync, statx},
     io::Errno,
 };
 use tempfile::TempPath;
@@ -251,6 +251,16 @@ impl OpenFile {
                 // The filesystem cannot; the writes will tell.
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => return Ok(()),
                 Err(e) => return Err(("reserve room for it", e.into())),
+            }
+        }
+    }
+
+    /// Brings its data to the disk, and waits for that.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        loop {
+            match fsync(&self.own) {
+                Err(Errno::INTR) => {}
+                synced => return synced,
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The boundary has no table for it yet, so no plugin can offer it and no handle can be made: each
 //! method here says what it will do, and none can be called.
 
-use ds_core::{DType, Device, Error, ErrorKind, Result, Stream, Tensor};
+use ds_core::{DType, Device, DeviceInfo, Error, ErrorKind, Result, Stream, Tensor};
 
 use crate::{AioConfig, Done, Extent, Operation, ReadOptions, Target, WriteOptions};
 
@@ -31,7 +31,11 @@ impl GdsHandle {
 
     /// Why `device` has no way to storage of its own.
     pub fn missing(device: Device) -> &'static str {
-        let info = device.info();
+        Self::missing_by(device.info())
+    }
+
+    /// [`GdsHandle::missing`] of a device that is described and not open.
+    pub fn missing_by(info: &DeviceInfo) -> &'static str {
         if info.host_visible_memory || info.unified_memory {
             "the device's memory is the host's own, which async_io moves without a copy"
         } else {

@@ -440,6 +440,36 @@ impl AioHandle {
         Ok(operation)
     }
 
+    /// [`AioHandle::pread`], waited for. Upstream's is not parallel, this one is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read<'a>(
+        &self,
+        stream: &Stream,
+        tensor: &Tensor,
+        target: impl Into<Target<'a>>,
+        validate: bool,
+        file_offset: u64,
+    ) -> Result<Done> {
+        (self.pread(stream, tensor, target, validate, true, file_offset)?).wait()
+    }
+
+    /// [`AioHandle::pwrite`], waited for. Upstream's is not parallel, this one is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write<'a>(
+        &self,
+        stream: &Stream,
+        tensor: &Tensor,
+        target: impl Into<Target<'a>>,
+        validate: bool,
+        file_offset: u64,
+    ) -> Result<Done> {
+        (self.pwrite(stream, tensor, target, validate, true, file_offset)?).wait()
+    }
+
     /// Waits until every operation begun so far has ended, and gives how many ended well since the
     /// last time.
     ///

@@ -557,7 +557,11 @@ impl Runner {
             ..
         } = flight.work
         else {
-            let synced = result.map(|_| ());
+            let synced = match result {
+                // The engine cannot: Linux AIO before 4.18.
+                Err(Errno::INVAL) => job.file.sync(),
+                told => told.map(|_| ()),
+            };
             let what = format!("bring {} to the disk", job.file.name().display());
             let refused = |e: Errno| Failure::of_kernel(job.direction.op(), &what, &e.into());
             self.end(flight, synced.map_err(refused));

@@ -13,7 +13,7 @@ use ds_core::{ErrorKind, Point};
 use crate::{failure::Failure, job::Job};
 
 /// How long one point is waited for while there are others.
-const TURN: Duration = Duration::from_micros(200);
+const TURN: Duration = Duration::from_millis(1);
 
 /// Dropping it waits until everything has been passed on.
 pub(crate) struct Waiter {

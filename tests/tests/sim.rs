@@ -35,6 +35,31 @@ fn it_is_what_it_says() {
 }
 
 #[test]
+fn pageable_host_memory_is_copied_from_and_to_and_refused_by_ops() {
+    let Some([device, _]) = devices() else { return };
+    let stream = Stream::new(device).unwrap();
+    let kind = ds_core::MemoryKind::Pageable;
+    let mut batch = ds_core::Buffer::of_kind(device, 64, kind).unwrap();
+    assert_eq!(batch.address().addr() % 4096, 0);
+    // SAFETY: nothing is queued, and there is no clone.
+    let bytes = unsafe { batch.host_bytes_mut() }.unwrap();
+    bytes.copy_from_slice(&[1.5_f32; 16].map(f32::to_ne_bytes).concat());
+    let x = Tensor::empty(&stream, DType::F32, &[16]).unwrap();
+    x.buffer().copy_from(&stream, 0, &batch, 0, 64).unwrap();
+    assert_eq!(x.to_vec::<f32>(&stream).unwrap(), [1.5; 16]);
+    let other = ds_core::Buffer::of_kind(device, 64, kind).unwrap();
+    other.fill(&stream, 0).unwrap();
+    other.copy_from(&stream, 4, &batch, 0, 8).unwrap();
+    let view = Tensor::view_of(&other, 0, DType::F32, &[4], &[1]).unwrap();
+    assert_eq!(view.to_vec::<f32>(&stream).unwrap(), [0.0, 1.5, 1.5, 0.0]);
+    let error = ds_ops::cast::cast(&stream, &view, DType::F16).unwrap_err();
+    assert!(
+        error.to_string().contains("pageable host memory"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_written_comes_back_and_moves_between_its_devices() {
     let Some([one, two]) = devices() else { return };
     let (s1, s2) = (Stream::new(one).unwrap(), Stream::new(two).unwrap());

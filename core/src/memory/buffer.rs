@@ -183,6 +183,19 @@ impl Buffer {
         }
     }
 
+    /// Whether the device's kernels reach it by its address.
+    #[inline]
+    pub(crate) fn is_of_kernels(&self) -> bool {
+        let is_pageable = matches!(
+            self.0.owner,
+            Owner::Raw {
+                kind: MemoryKind::Pageable,
+                ..
+            }
+        );
+        !is_pageable || self.device().info().host_visible_memory
+    }
+
     /// The bytes of memory that is the host's, too, where they lie; `None` for the device's own.
     ///
     /// # Safety
@@ -311,6 +324,11 @@ impl Buffer {
         if bytes == 0 {
             return Ok(());
         }
+        if self.kind() == MemoryKind::Pageable && source.kind().is_in_pages()
+            || source.kind() == MemoryKind::Pageable && self.kind().is_in_pages()
+        {
+            return copy_on_host(stream, to, from, bytes);
+        }
         let peer = if source.device() == self.device() {
             std::ptr::null_mut()
         } else {
@@ -339,6 +357,12 @@ impl Buffer {
         }
         self.check_stream("fill a buffer", stream)?;
         let (device, address, bytes) = (self.device(), self.address(), self.bytes());
+        if self.kind() == MemoryKind::Pageable {
+            stream.finish()?;
+            // SAFETY: the range is the buffer's own host memory, and the stream's work with it is done.
+            unsafe { address.cast::<u8>().write_bytes(pattern, usize_of(bytes)) };
+            return Ok(());
+        }
         let what = || format!("{bytes} bytes on {device}");
         debug::queue(stream, "fill a buffer", what, || {
             let (handle, _turn) = stream.queue();
@@ -373,6 +397,9 @@ impl Buffer {
             DS_COPY_TO_DEVICE => (self.at(offset), host),
             _ => (host, self.at(offset)),
         };
+        if self.kind() == MemoryKind::Pageable {
+            return copy_on_host(stream, to, from, bytes);
+        }
         self.queue_copy(stream, direction, to, from, bytes, std::ptr::null_mut())?;
         self.record_use(stream);
         Ok(())
@@ -459,6 +486,16 @@ impl Buffer {
             ),
         ))
     }
+}
+
+/// Copies between places of the host, of which no device need know one, after the work of `stream`.
+fn copy_on_host(stream: &Stream, to: *mut c_void, from: *mut c_void, bytes: u64) -> Result<()> {
+    stream.finish()?;
+    // SAFETY: both ranges are checked and of the host's memory; the work that used them is done. They
+    // do not overlap: two buffers never do, two ranges of one were compared, and a slice is not a
+    // buffer's, by the contract of `host_bytes`.
+    unsafe { (to.cast::<u8>()).copy_from_nonoverlapping(from.cast(), usize_of(bytes)) };
+    Ok(())
 }
 
 /// Waits for all work that may use memory of `device` at `address`.

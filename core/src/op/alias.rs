@@ -34,7 +34,7 @@ pub(super) fn aliases(op: &Op, args: &[Args<'_>], device: Device) -> Result<Opti
         let argument = op.schema().arguments().get(position);
         let written = argument.is_some_and(|argument| argument.role != Role::In);
         for tensor in *arg {
-            if tensor.device() != device {
+            if tensor.device() != device || !tensor.buffer().is_of_kernels() {
                 return Err(wrong_device(op, args, index, device));
             }
             let (start, end) = addresses(tensor);
@@ -136,12 +136,13 @@ fn wrong_device(op: &Op, args: &[Args<'_>], index: u32, device: Device) -> Error
     let tensor = args.iter().copied().flatten().nth(index as usize);
     let place = tensor.map_or_else(String::new, |t| t.device().to_string());
     let name = name_of(op, args, index);
-    Error::new(
-        ErrorKind::InvalidArgument,
-        op.name().to_owned(),
-        format!("argument '{name}' is on {place}, but the stream is on {device}"),
-    )
-    .with_hint("copy the tensor to the stream's device first")
+    let text = if tensor.is_some_and(|t| t.device() == device) {
+        format!("argument '{name}' is in pageable host memory, which {device} does not reach")
+    } else {
+        format!("argument '{name}' is on {place}, but the stream is on {device}")
+    };
+    Error::new(ErrorKind::InvalidArgument, op.name().to_owned(), text)
+        .with_hint("copy the tensor to the stream's device first")
 }
 
 #[cold]

@@ -3,15 +3,13 @@
 //!
 //! Only direct I/O is asynchronous here; buffered I/O happens inside `io_submit`.
 
-use std::{collections::VecDeque, io, ptr, thread, time::Duration};
+use std::{collections::VecDeque, io, ptr};
 
 use rustix::io::Errno;
 
-use super::{Action, Completion, Engine, Request, Seam};
+use super::{Action, Completion, Engine, Patience, Request, Seam};
 use crate::bell::Bell;
 
-/// How long a kernel that is short of memory is left alone.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// The bell's control block, and what its completions are told by.
 const BELL: u64 = u64::MAX;
 
@@ -64,6 +62,7 @@ pub(super) struct Aio {
     context: libc::c_ulong,
     bell: Bell,
     seam: Seam,
+    patience: Patience,
     /// By the requests' ids, the bell's last: the kernel may look at one until it has completed.
     blocks: Box<[ControlBlock]>,
     /// Queued and not yet taken by the kernel.
@@ -89,6 +88,7 @@ impl Aio {
             context,
             bell,
             seam,
+            patience: Patience::default(),
             blocks: vec![ControlBlock::default(); room].into(),
             queued: VecDeque::with_capacity(room),
             in_kernel: 0,
@@ -118,6 +118,7 @@ impl Aio {
             });
             match taken {
                 Ok(count) => {
+                    self.patience.renew();
                     for index in self.queued.drain(..count.min(pointers.len())) {
                         let is_bell = self.blocks[index].data == BELL;
                         self.in_kernel += usize::from(!is_bell);
@@ -236,7 +237,7 @@ impl Engine for Aio {
             self.submit(done)?;
             if !self.queued.is_empty() && self.in_kernel == 0 && done.is_empty() {
                 // Nothing of ours will make room; others may.
-                thread::sleep(LOOK_AGAIN);
+                self.patience.pause(Errno::AGAIN)?;
                 if block {
                     continue;
                 }

@@ -9,7 +9,7 @@ mod seam;
 mod threads;
 mod uring;
 
-use std::{fmt, io, os::fd::RawFd, str::FromStr};
+use std::{fmt, io, os::fd::RawFd, str::FromStr, thread, time::Duration};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -131,6 +131,35 @@ pub(crate) trait Engine {
     /// The ranges stay valid until the engine is dropped.
     unsafe fn register_memory(&mut self, _ranges: &[(*mut u8, usize)]) -> bool {
         false
+    }
+}
+
+/// How long a kernel that is short of memory is left alone, and how often before it is given up:
+/// ten seconds in all.
+const PAUSE: Duration = Duration::from_millis(1);
+const MOST_PAUSES: u32 = if cfg!(test) { 20 } else { 10_000 };
+
+/// What to do when the kernel takes no requests for want of memory: try again, for a while.
+#[derive(Default)]
+struct Patience(u32);
+
+impl Patience {
+    /// Waits a little.
+    ///
+    /// # Errors
+    /// When that was done too often since the last [`Patience::renew`].
+    fn pause(&mut self, why: Errno) -> io::Result<()> {
+        if self.0 == MOST_PAUSES {
+            return Err(why.into());
+        }
+        self.0 += 1;
+        thread::sleep(PAUSE);
+        Ok(())
+    }
+
+    /// The kernel took something.
+    fn renew(&mut self) {
+        self.0 = 0;
     }
 }
 

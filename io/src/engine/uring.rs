@@ -1,24 +1,23 @@
 //! The engine on `io_uring`: one system call hands over what is queued and waits for what is done.
 
-use std::{io, os::fd::RawFd, thread, time::Duration};
+use std::{io, os::fd::RawFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::io::Errno;
 
-use super::{Action, Completion, Engine, Request, Seam};
+use super::{Action, Completion, Engine, Patience, Request, Seam};
 use crate::bell::Bell;
 
 /// Completions of the bell are told by it.
 const BELL: u64 = u64::MAX;
 /// How many files it keeps registered.
 const FILES: u32 = 16;
-/// How long a kernel that is short of memory is left alone.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 pub(super) struct Uring {
     ring: IoUring,
     bell: Bell,
     seam: Seam,
+    patience: Patience,
     /// Whether the ring watches the bell.
     listens: bool,
     /// Requests that were queued and have not completed.
@@ -54,6 +53,7 @@ impl Uring {
             ring,
             bell,
             seam,
+            patience: Patience::default(),
             listens: false,
             in_flight: 0,
             free_files: if files {
@@ -132,15 +132,16 @@ impl Engine for Uring {
             match entered {
                 // Where it was waited for, something has completed or the bell rang.
                 Ok(_) => {
+                    self.patience.renew();
                     self.reap(done);
                     return Ok(());
                 }
                 Err(e) => match Errno::from_io_error(&e) {
                     Some(Errno::INTR) => {}
                     // Short of memory, or completions wait to be taken: what is queued stays so.
-                    Some(Errno::AGAIN | Errno::BUSY) => {
+                    Some(errno @ (Errno::AGAIN | Errno::BUSY)) => {
                         if !self.reap(done) {
-                            thread::sleep(LOOK_AGAIN);
+                            self.patience.pause(errno)?;
                         }
                     }
                     _ => return Err(e),

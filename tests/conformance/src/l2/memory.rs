@@ -12,6 +12,7 @@ pub(super) const CHECKS: &[OnDevice] = &[
     ("copies on the device touch their range alone", copies),
     ("fills touch their buffer alone", fills),
     ("pinned memory", pinned),
+    ("pageable memory of the host", pageable),
     ("memory that both reach", shared),
     ("memory ends without harm", ends),
     ("many buffers come and go", many),
@@ -150,6 +151,10 @@ fn by_way_of(device: Device, kind: MemoryKind) -> Held {
 
 fn pinned(device: Device) -> Held {
     by_way_of(device, MemoryKind::Pinned)
+}
+
+fn pageable(device: Device) -> Held {
+    by_way_of(device, MemoryKind::Pageable)
 }
 
 fn shared(device: Device) -> Held {
