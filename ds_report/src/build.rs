@@ -59,6 +59,8 @@ pub(crate) struct Build {
     cache: Option<String>,
     targets: Vec<ForTarget>,
     left_out: Vec<LeftOut>,
+    /// What was asked for by name and needs no build, because it is a service of the host.
+    without_ops: Vec<String>,
     /// What was asked for by name and cannot be built, and why.
     unmet: Vec<String>,
 }
@@ -143,9 +145,16 @@ pub(crate) fn view(host: &Host, options: &Options, json: bool) -> Result<Build, 
     }
     let wanted = Wanted::of(&options.names, &sets, &variables)?;
 
-    let mut unmet = Vec::new();
+    let (mut unmet, mut without_ops) = (Vec::new(), Vec::new());
     for asked in wanted.asked.iter().filter(|asked| asked.ops.is_empty()) {
-        unmet.push(format!("{}: not in this version", asked.name));
+        let name = &asked.name;
+        match &asked.service {
+            Some(Ok(command)) => without_ops.push(format!(
+                "{name}: needs no build, it is a service of the host; `{command}` tells how it stands"
+            )),
+            Some(Err(why)) => unmet.push(format!("{name}: {why}")),
+            None => unmet.push(format!("{name}: not in this version")),
+        }
     }
     let mut targets = Vec::new();
     for place in &places {
@@ -166,6 +175,7 @@ pub(crate) fn view(host: &Host, options: &Options, json: bool) -> Result<Build, 
             .map(|cache| cache.settings().dir.display().to_string()),
         targets,
         left_out: wanted.left_out,
+        without_ops,
         unmet,
     })
 }

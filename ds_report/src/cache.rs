@@ -14,8 +14,11 @@ use clap::{Args, Subcommand};
 use ds_core::build::{self, Cache, JitMode, PruneRules, Settings};
 use serde::Serialize;
 
-use crate::view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, count, show};
-use entry::{Entry, Total, size};
+use crate::{
+    sizes::{parse_size, size},
+    view::{BAD, DOUBTFUL, FAILED, GOOD, HEADING, Outcome, Refusal, View, count, show},
+};
+use entry::{Entry, Total};
 
 const DIR: &str = "DS_CACHE_DIR";
 
@@ -53,7 +56,7 @@ struct Prune {
     #[arg(long)]
     failed: bool,
     /// Remove the oldest artefacts until the others take no more than this, such as 500M or 2G.
-    #[arg(long, value_name = "SIZE", value_parser = entry::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_size: Option<u64>,
     /// Only tell what would be removed.
     #[arg(long)]

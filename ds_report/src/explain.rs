@@ -138,6 +138,12 @@ fn find(name: &str) -> Result<&'static Op, Outcome> {
                 &format!("its ops are {}", of_set.join(", ")),
             );
         }
+        if let Some(command) = sets.service(name) {
+            return Outcome::wrong(
+                &format!("'{name}' is a service of the host, not an op"),
+                &format!("`{command}` tells how it stands"),
+            );
+        }
         let known: Vec<&str> = ds_core::op::ops().iter().map(|op| op.name()).collect();
         Outcome::wrong(
             &format!("there is no op '{name}'"),

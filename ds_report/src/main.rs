@@ -8,15 +8,18 @@ mod build;
 mod cache;
 mod chosen;
 mod explain;
+mod io;
 mod kernels;
 mod ops;
 mod plugin;
 mod plugins;
+mod progress;
 mod ready;
 mod report;
 #[cfg(test)]
 mod schema;
 mod sets;
+mod sizes;
 mod toolchains;
 mod verify;
 mod view;
@@ -70,6 +73,8 @@ enum View {
     Explain(explain::Options),
     /// What was built and kept here: where it is, what is in it; prune, export, import.
     Cache(cache::Options),
+    /// How files reach tensors here: the engines, how much memory may be locked; what a disk gives.
+    Io(io::Options),
     /// Build and run every op on each device, and compare with the reference implementation.
     Verify(verify::Options),
 }
@@ -117,6 +122,7 @@ fn main() -> ExitCode {
             explain::view(&host, &options).and_then(|view| show(json, &view))
         }
         Some(View::Cache(options)) => cache::run(json, &options),
+        Some(View::Io(options)) => io::view(&host, &options).and_then(|view| show(json, &view)),
         Some(View::Verify(options)) => {
             verify::view(&host, &options).and_then(|view| show(json, &view))
         }

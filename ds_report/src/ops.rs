@@ -61,13 +61,7 @@ pub(crate) fn view(host: &Host, options: &Options) -> Result<Ops, Outcome> {
     let devices = Alike::all(host);
     let ops = match &options.set {
         None => ds_core::op::ops(),
-        Some(name) => match Sets::known().ops(name)? {
-            ops if ops.is_empty() => {
-                let what = format!("op set '{name}' is not in this version");
-                return Err(Outcome::failed(&what));
-            }
-            ops => ops,
-        },
+        Some(name) => Sets::known().some_ops(name)?,
     };
     let row = |op: &&'static Op| OpRow {
         name: op.name().to_owned(),

@@ -1,9 +1,15 @@
 //! The report itself: what is selected, devices, and how every op set stands on each of them.
 
 mod column;
+mod service;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub(crate) use service::missing_everywhere;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic, thread,
+};
 
 use ds_core::{
     Accelerator, DeviceInfo, Error, Host, op,
@@ -12,8 +18,14 @@ use ds_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::column::Column;
-use crate::view::{Outcome, Refusal, UNMET, View};
+use self::{
+    column::Column,
+    service::{Service, Services},
+};
+use crate::{
+    io::lock_a_page,
+    view::{Outcome, Refusal, UNMET, View},
+};
 
 /// Names of DeepSpeed's op sets; for one that is here in part, what upstream has beside it.
 const UPSTREAM: &str = include_str!("../../ops/upstream.json");
@@ -134,6 +146,15 @@ enum OpState {
     Reference { reason: String },
     /// No kernel, and no reference implementation.
     Unsupported { reason: String },
+    /// A service, which has no ops: it is there.
+    Served {
+        /// How, in words.
+        how: String,
+    },
+    /// A service that is not to be had on the device.
+    Unserved { reason: String },
+    /// A service of which only the open device can tell.
+    Untried { reason: String },
     /// This version has no op of the set.
     NotHere,
 }
@@ -141,7 +162,10 @@ enum OpState {
 /// Gathers the report.
 pub(crate) fn view(host: &Host, options: &Options) -> Report {
     let mut statuses = host.statuses();
+    // The kernel may take its time to take an engine back; meanwhile the rest is looked at.
+    let services = thread::spawn(Services::of_this_process);
     let mut devices = Vec::new();
+    let mut infos = Vec::new();
     let mut places: Vec<(Accelerator, String)> = Vec::new();
     for status in &mut statuses {
         if !matches!(status.state, State::Usable { .. }) {
@@ -165,10 +189,16 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
             if !places.contains(&place) {
                 places.push(place);
             }
+            infos.push(info.clone());
             devices.push(Device::new(accelerator.name(), index, info));
         }
     }
     let columns = Column::all(&places, &op::ops());
+    let services = services.join().unwrap_or_else(|p| panic::resume_unwind(p));
+    let served = devices.iter().zip(&infos);
+    let served: Vec<_> = served
+        .map(|(device, info)| services.on(&device.name, info))
+        .collect();
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         selection: match host.select() {
@@ -182,14 +212,14 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
             .iter()
             .map(|status| AcceleratorState::new(status, record(host, status.name.as_str())))
             .collect(),
-        op_sets: op_sets(&devices, &columns),
+        op_sets: op_sets(&devices, &columns, &served),
         devices,
         unmet: Vec::new(),
     };
     report.unmet = options
         .require
         .iter()
-        .filter_map(|asked| Some(format!("{asked}: {}", report.unmet(asked, &columns)?)))
+        .filter_map(|asked| Some(format!("{asked}: {}", report.unmet(host, asked, &columns)?)))
         .collect();
     if options.hide_operator_status {
         report.op_sets.clear();
@@ -199,7 +229,7 @@ pub(crate) fn view(host: &Host, options: &Options) -> Report {
 
 impl Report {
     /// Why what is `asked` for (`NAME` or `NAME@ACCELERATOR`) cannot be had; nothing when it can.
-    fn unmet(&self, asked: &str, columns: &[Column]) -> Option<String> {
+    fn unmet(&self, host: &Host, asked: &str, columns: &[Column]) -> Option<String> {
         let (name, on) = match (asked.split_once('@'), &self.selection) {
             (Some((name, on)), _) => (name, on),
             (None, Selected::Chosen { accelerator, .. }) => (asked, accelerator.as_str()),
@@ -209,6 +239,12 @@ impl Report {
             return Some(self.no_device(on));
         };
         if let Some(set) = self.op_sets.iter().find(|set| set.name == name) {
+            if let OpState::Untried { .. } = set.states[device] {
+                // Who needs it has it tried, on the first device as all else here.
+                let tried = host.accelerator(on).and_then(|a| a.device(0));
+                let refused = tried.and_then(lock_a_page).err();
+                return refused.map(|e| Refusal::short(&e).line());
+            }
             return set.states[device].why_not(&set.ops).or_else(|| {
                 let (ops, lacking) = (set.ops.join(", "), set.lacking.join(", "));
                 (!set.lacking.is_empty())
@@ -288,7 +324,7 @@ impl OpState {
     /// Why it is neither ready nor buildable; nothing when it is.
     fn why_not(&self, ops: &[String]) -> Option<String> {
         match self {
-            Self::Ready | Self::Buildable => None,
+            Self::Ready | Self::Buildable | Self::Served { .. } => None,
             Self::Partly { on_reference } => Some(format!(
                 "{} of {} ops run on the host reference: {}",
                 on_reference.len(),
@@ -296,7 +332,9 @@ impl OpState {
                 on_reference.join(", ")
             )),
             Self::Reference { reason } => Some(format!("host reference only: {reason}")),
-            Self::Unsupported { reason } => Some(reason.clone()),
+            Self::Unsupported { reason } | Self::Unserved { reason } | Self::Untried { reason } => {
+                Some(reason.clone())
+            }
             Self::NotHere => Some("not in this version".to_owned()),
         }
     }
@@ -345,6 +383,8 @@ pub(crate) struct UpstreamSet {
     lacks: Vec<String>,
     /// What is made of calls of other ops, and of which.
     decomposed: BTreeMap<String, Vec<String>>,
+    /// The command that tells more of it, where it is a service of the host: it has no ops.
+    pub(crate) service: Option<String>,
 }
 
 /// Upstream's op sets; none where nothing is here.
@@ -358,7 +398,11 @@ fn state(device: &Device, columns: &[Column], ops: &[&'static op::Op]) -> OpStat
     column.map_or(OpState::NotHere, |column| column.state(ops))
 }
 
-fn op_sets(devices: &[Device], columns: &[Column]) -> Vec<OpSet> {
+fn op_sets(
+    devices: &[Device],
+    columns: &[Column],
+    served: &[BTreeMap<Service, OpState>],
+) -> Vec<OpSet> {
     let upstream = upstream();
     let mut ops: BTreeMap<&str, Vec<&'static op::Op>> = BTreeMap::new();
     for op in op::ops() {
@@ -382,13 +426,19 @@ fn op_sets(devices: &[Device], columns: &[Column]) -> Vec<OpSet> {
             needed.extend(parts.filter_map(|name| op::find(name).ok()));
             needed.sort_by_key(|op| op.name());
             needed.dedup_by_key(|op| op.name());
+            let service = here.service.as_ref().and_then(|_| Service::named(name));
             OpSet {
                 name: name.to_owned(),
                 ops: own.iter().map(|op| op.name().to_owned()).collect(),
                 decomposed: here.decomposed,
                 lacking: here.lacks,
-                states: (devices.iter())
-                    .map(|device| state(device, columns, &needed))
+                states: (devices.iter().zip(served))
+                    .map(|(device, served)| {
+                        let served = service.and_then(|service| served.get(&service));
+                        served
+                            .cloned()
+                            .unwrap_or_else(|| state(device, columns, &needed))
+                    })
                     .collect(),
             }
         })
@@ -408,6 +458,10 @@ mod tests {
             for set in op.sets().iter().filter(|set| upstream.contains_key(*set)) {
                 assert!(upstream[set].is_some(), "{set} is here: say what it lacks");
             }
+        }
+        for (name, set) in &upstream {
+            let is_service = set.as_ref().is_some_and(|set| set.service.is_some());
+            assert_eq!(is_service, Service::named(name).is_some(), "{name}");
         }
         let parts = upstream
             .values()

@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 
 use schemars::Schema;
 
-use crate::{build, cache, explain, ops, plugin, plugins, report, toolchains, verify};
+use crate::{build, cache, explain, io, ops, plugin, plugins, report, toolchains, verify};
 
 #[test]
 fn the_committed_schemas_are_those_of_the_views() {
@@ -15,6 +15,7 @@ fn the_committed_schemas_are_those_of_the_views() {
         ("cache-copy", schemars::schema_for!(cache::Copied)),
         ("cache-prune", schemars::schema_for!(cache::PruneDone)),
         ("explain", schemars::schema_for!(explain::Explain)),
+        ("io", schemars::schema_for!(io::Io)),
         ("ops", schemars::schema_for!(ops::Ops)),
         ("plugins", schemars::schema_for!(plugins::Plugins)),
         ("report", schemars::schema_for!(report::Report)),

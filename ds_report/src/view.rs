@@ -53,6 +53,12 @@ impl Outcome {
         Self::new(FAILED, format!("{BAD}error{BAD:#}: {what}\n"))
     }
 
+    /// What was asked for cannot be had, and what could be.
+    pub(crate) fn refused(what: &str, hint: &str) -> Self {
+        let text = format!("{BAD}error{BAD:#}: {what}\nhint: {hint}\n");
+        Self::new(FAILED, text)
+    }
+
     /// A command line that cannot be meant, and what could be.
     pub(crate) fn wrong(what: &str, hint: &str) -> Self {
         Self::new(WRONG, format!("{BAD}error{BAD:#}: {what}\nhint: {hint}\n"))

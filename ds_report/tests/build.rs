@@ -137,16 +137,23 @@ fn switches_steer_and_names_win() {
         .says(0, &["1 built, 0 cached"])
         .is_silent_of("left out");
     // What is asked for in so many words and cannot be had is no success.
-    house.run_with("build", &[("DS_BUILD_AIO", "1")]).says(
-        1,
-        &[
-            "async_io (DS_BUILD_AIO=1): not in this version",
-            " 0 failed",
-        ],
-    );
+    house
+        .run_with("build", &[("DS_BUILD_DEEP_COMPILE", "1")])
+        .says(
+            1,
+            &[
+                "dc (DS_BUILD_DEEP_COMPILE=1): not in this version",
+                " 0 failed",
+            ],
+        );
     house
         .run("build gds")
-        .says(1, &["gds: not in this version"]);
+        .says(1, &["gds: missing: boundary 1.0 has no table"]);
+    // A service is there without a build.
+    house.run_with("build", &[("DS_BUILD_AIO", "1")]).says(
+        0,
+        &["async_io (DS_BUILD_AIO=1): needs no build, it is a service of the host; `ds_report io`"],
+    );
     house
         .run_with("build", &[("DS_BUILD_CASTS", "0")])
         .says(0, &["DS_BUILD_CASTS switches no op set"]);
@@ -244,8 +251,14 @@ fn ops_are_counted_by_kind_and_device() {
     assert_eq!(one["ops"][0]["kernels"][1]["native"], 0);
     assert_eq!(one["ops"][0]["host_reference"], true);
     house
-        .run("ops gds")
-        .says(1, &["'gds' is not in this version"]);
+        .run("ops dc")
+        .says(1, &["'dc' is not in this version"]);
+    house
+        .run("ops async_io")
+        .says(1, &["'async_io' has no ops", "`ds_report io` tells"]);
+    house
+        .run("explain async_io")
+        .says(2, &["'async_io' is a service of the host, not an op"]);
     house
         .run("ops nonsense")
         .says(2, &["no op set and no op 'nonsense'"]);
@@ -258,14 +271,18 @@ fn a_set_is_no_better_than_what_can_be_had_of_it() {
     };
     let partly = "has a kernel: rms_norm; on the host reference: activation, ";
     house.run("").says(0, &[partly]);
-    house
-        .run_with("", &[("DS_JIT", "off")])
-        .says(
-            0,
-            &[
-                "inference_core_ops ....... [NO]   ..... [NO]     host reference only: DS_JIT=off: ",
-                "sim_axpby ................ [NO]   ..... [NO]     DS_JIT=off: ",
-            ],
-        )
-        .is_silent_of("[OKAY]");
+    let off = house.run_with("", &[("DS_JIT", "off")]);
+    off.says(
+        0,
+        &[
+            "inference_core_ops ....... [NO]   ..... [NO]     host reference only: DS_JIT=off: ",
+            "sim_axpby ................ [NO]   ..... [NO]     DS_JIT=off: ",
+        ],
+    );
+    // Services need no build.
+    let mut okay = off.text.lines().filter(|line| line.contains("[OKAY]"));
+    assert!(
+        okay.all(|line| line.starts_with("async_io .") || line.starts_with("pin_memory .")),
+        "{off:#?}"
+    );
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::process::Command;
+use std::{io::Write, process::Command};
 
 /// Exit code, standard output, standard error.
 fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
@@ -32,12 +32,56 @@ fn it_tells_the_selection_the_devices_and_every_upstream_set() {
     let (code, text, errors) = run(&[], &[]);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     assert!(text.contains("selected  cpu:0 (1 device)"), "{text}");
-    assert!(line(&text, "gds").ends_with("[NO]   ..... [NO]     not in this version"));
+    assert!(line(&text, "dc").ends_with("[NO]   ..... [NO]     not in this version"));
     assert!(
         line(&text, "fused_adam").contains("[OKAY]   built at first use: adam_rollback, adam_step"),
         "{text}"
     );
     assert!(!text.contains('\u{1b}'), "escape codes in a pipe");
+}
+
+#[test]
+fn services_stand_as_the_host_and_the_device_do() {
+    let engine = |name| [("DS_IO_ENGINE", name)];
+    let (_, text, _) = run(&[], &engine("threads"));
+    let ready = "[YES]  ..... [OKAY]   ready: threads, which DS_IO_ENGINE names";
+    assert!(line(&text, "async_io").ends_with(ready), "{text}");
+    let missing = "[NO]   ..... [NO]     missing: the device's memory is the host's own";
+    assert!(line(&text, "gds").contains(missing), "{text}");
+    let (_, text, _) = run(&[], &engine(""));
+    assert!(
+        line(&text, "async_io").contains("[OKAY]   ready: "),
+        "{text}"
+    );
+    assert_eq!(run(&["--require", "async_io@cpu"], &engine("")).0, Some(0));
+
+    let (code, _, errors) = run(&["--require", "async_io"], &engine("uring"));
+    let why =
+        "async_io: DS_IO_ENGINE: there is no engine 'uring'; there are io_uring, aio, threads";
+    assert_eq!(code, Some(3), "{errors}");
+    assert!(errors.starts_with(why), "{errors}");
+}
+
+#[test]
+fn what_may_be_locked_is_told_of_the_limit() {
+    // Nobody's process has no capability that lifts the limit.
+    let own = env!("CARGO_BIN_EXE_ds_report");
+    let limited = |limit: &str| {
+        let script = format!("ulimit -l {limit} && exec setpriv --bounding-set=-all {own}");
+        let done = Command::new("sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let text = limited("64");
+    if text.is_empty() {
+        let mut terminal = std::io::stderr();
+        let _ = writeln!(terminal, "skipped: setpriv gives no capability away here");
+        return;
+    }
+    let some = "[YES]  ..... [OKAY]   ready: locks up to 64.0 KiB (`ulimit -l`)";
+    assert!(line(&text, "pin_memory").ends_with(some), "{text}");
+    let text = limited("0");
+    let none = "[NO]   ..... [NO]     locks nothing (`ulimit -l` is 0); raise it there, ";
+    assert!(line(&text, "pin_memory").contains(none), "{text}");
 }
 
 #[test]
@@ -113,7 +157,12 @@ fn without_builds_no_set_is_called_okay() {
         adam.contains("[NO]     host reference only: DS_JIT=off: "),
         "{adam}"
     );
-    assert!(!text.contains("[OKAY]"), "{text}");
+    // Services need no build.
+    let mut okay = text.lines().filter(|line| line.contains("[OKAY]"));
+    assert!(
+        okay.all(|line| line.starts_with("async_io .") || line.starts_with("pin_memory .")),
+        "{text}"
+    );
 }
 
 #[test]

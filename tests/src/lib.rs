@@ -21,6 +21,11 @@ use ds_ops as _;
 #[doc = include_str!("../../README.md")]
 struct FrontPage;
 
+/// So does what the page on files shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/files.md")]
+struct FilesPage;
+
 /// A folder of plugins that come before what is linked in.
 pub const PLUGINS_VARIABLE: &str = "DS_TESTS_PLUGINS";
 

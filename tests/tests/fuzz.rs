@@ -31,6 +31,7 @@ use ds_core::{
     probe::{ProbeFailure, ProbeRecord},
     selection::Selection,
 };
+use ds_io::AioConfig;
 use ds_schema::{Attr, DType, KernelFile, Schema, SchemaFile, TensorSpec};
 use ds_tests::{
     cpu, drill, example,
@@ -306,6 +307,34 @@ fn selections() {
                 let text = selection.to_string();
                 let again = Selection::from_env(Some(text.as_ref()), lookup);
                 assert_eq!(again.unwrap(), selection);
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                is_told(&error);
+                false
+            }
+        },
+    );
+}
+
+#[test]
+fn aio_blocks() {
+    const TEXTS: [&str; 3] = [
+        r#"{"block_size": 1048576, "queue_depth": 8, "intra_op_parallelism": 1,
+            "single_submit": false, "overlap_events": true, "use_gds": false}"#,
+        r#"{"single_submit": "false", "overlap_events": "true", "num_threads": 8}"#,
+        r#"{"thread_count": 4294967295, "block_size": 18446744073709551615}"#,
+    ];
+    let mut mutator = Mutator::new(9, TEXTS);
+    let times = drill::times(20_000, 2_000_000);
+    fuzz(
+        "aio block",
+        times,
+        || mutator.bytes(),
+        |input| match AioConfig::parse(input) {
+            Ok(config) => {
+                is_read_back(&config);
                 true
             }
             Err(error) => {

@@ -25,6 +25,9 @@ pub(super) fn print(build: &Build) -> String {
     for (by, sets) in by_variable {
         let _ = writeln!(text, "left out by {by}: {}", sets.join(", "));
     }
+    for line in &build.without_ops {
+        let _ = writeln!(text, "{line}");
+    }
     let all = || build.targets.iter().flat_map(|target| &target.artefacts);
     let built = all().filter(|built| matches!(built.state, State::Built { .. }));
     let (built, failed) = (built.count(), build.failed().count());

@@ -11,7 +11,7 @@ use std::{
 use ds_core::{Error, ErrorKind, op::Op};
 use serde::Serialize;
 
-use crate::{sets::Sets, view::Outcome};
+use crate::{report::missing_everywhere, sets::Sets, view::Outcome};
 
 /// The switch of every set that has none of its own.
 const DEFAULT: &str = "DS_BUILD_OPS";
@@ -51,8 +51,22 @@ pub(super) struct Wanted {
 pub(super) struct Asked {
     /// Its name; with the variable, where it was one that asked.
     pub(super) name: String,
-    /// None when this version lacks it.
+    /// None when this version lacks it, and for a service.
     pub(super) ops: Vec<&'static Op>,
+    /// What there is to say of it, where it is a service of the host: why it cannot be had, or which
+    /// command tells of it.
+    pub(super) service: Option<Result<String, &'static str>>,
+}
+
+impl Asked {
+    fn new(name: String, set: &str, ops: Vec<&'static Op>, sets: &Sets) -> Self {
+        let service = sets.service(set);
+        Self {
+            name,
+            ops,
+            service: service.map(|command| missing_everywhere(set).map_or(Ok(command), Err)),
+        }
+    }
 }
 
 /// An op set that a variable leaves out.
@@ -78,10 +92,7 @@ impl Wanted {
     ) -> Result<Self, Outcome> {
         let mut asked = Vec::new();
         for name in names {
-            asked.push(Asked {
-                name: name.clone(),
-                ops: sets.ops(name)?,
-            });
+            asked.push(Asked::new(name.clone(), name, sets.ops(name)?, sets));
         }
         let mut left_out = Vec::new();
         let mut ops: Vec<_> = asked.iter().flat_map(|a| a.ops.iter().copied()).collect();
@@ -97,10 +108,10 @@ impl Wanted {
                     }
                 }
                 match own_switch {
-                    Some((name, true)) => asked.push(Asked {
-                        name: format!("{set} ({name}=1)"),
-                        ops: own.to_vec(),
-                    }),
+                    Some((name, true)) => {
+                        let name = format!("{set} ({name}=1)");
+                        asked.push(Asked::new(name, set, own.to_vec(), sets));
+                    }
                     Some((name, false)) => left_out.push((set, format!("{name}=0"))),
                     None if !default => left_out.push((set, format!("{DEFAULT}=0"))),
                     None => {}
@@ -225,13 +236,17 @@ mod tests {
     }
 
     #[test]
-    fn what_upstream_has_and_this_version_lacks_is_kept_in_mind() {
+    fn what_has_no_ops_is_kept_in_mind() {
         for variable in ["DS_BUILD_AIO", "DS_BUILD_ASYNC_IO"] {
             let asked = wanted(&[], &[(variable, "1")]).unwrap().asked;
             assert_eq!(asked[0].name, format!("async_io ({variable}=1)"));
             assert!(asked[0].ops.is_empty());
+            assert_eq!(asked[0].service, Some(Ok("ds_report io".to_owned())));
         }
-        assert!(wanted(&["gds"], &[]).unwrap().asked[0].ops.is_empty());
+        let gds = &wanted(&["gds"], &[]).unwrap().asked[0];
+        assert!(matches!(gds.service, Some(Err(_))));
+        let lacking = &wanted(&["deepspeed_shm_comm"], &[]).unwrap().asked[0];
+        assert!(lacking.ops.is_empty() && lacking.service.is_none());
     }
 
     #[test]

@@ -173,6 +173,8 @@ fn words(state: &OpState, ops: &[String]) -> (&'static str, &'static str, String
             let words = format!("has a kernel: {kernel}; on the host reference: {host}");
             ("[NO]", "[OKAY]", words)
         }
+        OpState::Served { how } => ("[YES]", "[OKAY]", format!("ready: {how}")),
+        OpState::Untried { reason } => ("[YES]", "[?]", reason.clone()),
         other => ("[NO]", "[NO]", other.why_not(ops).unwrap_or_default()),
     }
 }

@@ -1,11 +1,6 @@
 //! Has workers verify devices, and notes what becomes of each call.
 
-use std::{
-    env,
-    io::{self, IsTerminal, Write as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{env, io, path::PathBuf, time::Duration};
 
 use ds_core::{
     Error, ErrorKind, jit,
@@ -17,7 +12,10 @@ use super::{
     bench::{Bench, Speed, median},
     worker::{Line, Task, VARIABLE},
 };
-use crate::view::{Refusal, count};
+use crate::{
+    progress::Progress,
+    view::{Refusal, count},
+};
 
 /// Verifies one device after the other.
 pub(super) struct Runner {
@@ -44,9 +42,7 @@ impl Runner {
             bench: options.bench,
             timeout,
             until_ready: timeout.saturating_add(build),
-            progress: Progress {
-                is_terminal: io::stderr().is_terminal(),
-            },
+            progress: Progress::new(),
         })
     }
 
@@ -297,28 +293,5 @@ impl Notes {
             bench.copy_gb_per_s = Some(median(self.copies));
         }
         self.device
-    }
-}
-
-/// A line on the terminal that says what is at work; builds and large calls take their time.
-struct Progress {
-    is_terminal: bool,
-}
-
-impl Progress {
-    fn tell(&mut self, what: &str) {
-        self.write(&format!("\r\u{1b}[K{what} ..."));
-    }
-
-    fn clear(&mut self) {
-        self.write("\r\u{1b}[K");
-    }
-
-    fn write(&mut self, text: &str) {
-        if self.is_terminal {
-            let mut errors = io::stderr();
-            let _ = errors.write_all(text.as_bytes());
-            let _ = errors.flush();
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, Permissions},
+    io::Write,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::Command,
@@ -106,6 +107,11 @@ impl House {
         let ran = self.run(&format!("{line} --json"));
         serde_json::from_str(&ran.text).unwrap_or_else(|e| panic!("{e}: {ran:?}"))
     }
+}
+
+/// Past the test runner, which keeps what is printed, so that nobody takes it for a pass.
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 impl Ran {
