@@ -112,7 +112,8 @@ fn op_sets(text: &mut String, report: &Report) {
                 words += "; decomposed into other ops: ";
                 words += &decomposed.join(", ");
             }
-            if !set.lacking.is_empty() {
+            let here = set.states[index] != OpState::NotHere;
+            if here && !set.lacking.is_empty() {
                 words += "; not in this version: ";
                 words += &set.lacking.join(", ");
                 if installed == "[YES]" {

@@ -106,7 +106,7 @@ fn sets_are_deepspeeds() {
         [
             vec!["inference_core_ops", "transformer_inference"],
             vec!["cpu_adam", "fused_adam"],
-            vec!["gemm"],
+            vec!["gemm", "cutlass_ops"],
             vec!["cast"],
         ]
     );
