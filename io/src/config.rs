@@ -51,6 +51,22 @@ impl Default for AioConfig {
 }
 
 impl AioConfig {
+    /// Reads the block, as JSON.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] with the key at fault, what it is and what it must be.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let parsed: Self = serde_json::from_slice(json).map_err(|e| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                "read the aio block",
+                e.to_string(),
+            )
+        })?;
+        parsed.check()?;
+        Ok(parsed)
+    }
+
     /// Refuses what no handle can be made of.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |name: &str, found: u64, rule: &str| {
@@ -109,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_upstream_writes_is_read() {
-        let read = |text| serde_json::from_str::<AioConfig>(text).unwrap();
+        let read = |text: &str| AioConfig::parse(text.as_bytes()).unwrap();
         assert_eq!(read("{}"), AioConfig::default());
         // The block of DeepSpeed's documentation.
         let documented = read(
@@ -128,7 +144,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_name_and_the_rule() {
-        let typo = serde_json::from_str::<AioConfig>(r#"{"queue_dept": 8}"#).unwrap_err();
+        let typo = AioConfig::parse(br#"{"queue_dept": 8}"#).unwrap_err();
         assert!(typo.to_string().contains("queue_dept"), "{typo}");
         for (config, rule) in [
             (

@@ -1,10 +1,16 @@
 //! How operations end, and how that is told: to their owners, to streams, to who waits for all.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    process,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+};
 
-use ds_core::{Device, Point, Timeline};
+use ds_core::{Device, ErrorKind, Point, Timeline};
 
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    memory::{Left, Memory},
+};
 
 /// How an operation ended that did what it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +78,22 @@ impl Ending {
     }
 
     pub(crate) fn wait(&self) -> Result<Done, Failure> {
+        self.tally.check_process("wait for a file operation")?;
         let mut tally = self.tally.lock();
-        loop {
+        let outcome = loop {
             if let Some(outcome) = self.outcome() {
-                return outcome;
+                break outcome;
             }
             tally = self.tally.sleep(tally);
-        }
+        };
+        drop(tally);
+        self.tally.left.clear();
+        outcome
+    }
+
+    /// Takes the memory of its job, which nobody needs any more.
+    pub(crate) fn leave(&self, memory: Memory) {
+        self.tally.left.push(memory);
     }
 
     fn state(&self) -> MutexGuard<'_, EndingState> {
@@ -102,10 +117,11 @@ fn reach(point: &Point, outcome: &Result<Done, Failure>) {
 }
 
 /// What a handle knows of all its jobs together.
-#[derive(Default)]
 pub(crate) struct Tally {
     state: Mutex<TallyState>,
     changed: Condvar,
+    left: Left,
+    process: u32,
 }
 
 #[derive(Default)]
@@ -119,6 +135,29 @@ pub(crate) struct TallyState {
 }
 
 impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            left: Left::default(),
+            process: process::id(),
+        }
+    }
+
+    pub(crate) fn left(&self) -> &Left {
+        &self.left
+    }
+
+    /// A child of `fork` has none of the lanes' threads and would wait for ever.
+    pub(crate) fn check_process(&self, op: &'static str) -> Result<(), Failure> {
+        if process::id() == self.process {
+            return Ok(());
+        }
+        let context = "this process was forked off the one that made the handle".to_owned();
+        let failure = Failure::new(ErrorKind::ShuttingDown, op, context);
+        Err(failure.with_hint("make a handle of its own"))
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, TallyState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +186,10 @@ impl Tally {
             state = self.sleep(state);
         }
         let finished = std::mem::take(&mut state.finished);
-        match state.failure.take() {
+        let failure = state.failure.take();
+        drop(state);
+        self.left.clear();
+        match failure {
             None => Ok(finished),
             Some(failure) => Err(failure),
         }

@@ -26,6 +26,16 @@ impl Failure {
         }))
     }
 
+    /// The same, with what there is to do about it.
+    pub(crate) fn with_hint(self, hint: &str) -> Self {
+        Self(Arc::new(Parts {
+            kind: self.0.kind,
+            op: self.0.op,
+            context: self.0.context.clone(),
+            hint: Some(hint.to_owned()),
+        }))
+    }
+
     /// What the kernel said, with what there is to do about it.
     pub(crate) fn of_kernel(op: &'static str, what: &str, error: &io::Error) -> Self {
         Self(Arc::new(Parts {
@@ -33,6 +43,16 @@ impl Failure {
             op,
             context: format!("{what}: {error}"),
             hint: hint(error).map(str::to_owned),
+        }))
+    }
+
+    /// The same, as it befell one operation.
+    pub(crate) fn befalls(&self, op: &'static str, what: &str) -> Self {
+        Self(Arc::new(Parts {
+            kind: self.0.kind,
+            op,
+            context: format!("{what}: {}", self.0.context),
+            hint: self.0.hint.clone(),
         }))
     }
 

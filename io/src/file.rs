@@ -147,6 +147,17 @@ impl OpenFile {
             .map_err(|e| ("keep it open", e))?;
         let own = File::from(own);
         let flags = fcntl_getfl(&own).map_err(|e| ("ask for its flags", e.into()))?;
+        // What is opened once more would otherwise do what this descriptor may not.
+        let mode = flags & OFlags::RWMODE;
+        let (missing, text) = if writes {
+            (OFlags::RDONLY, "it is open for reading only")
+        } else {
+            (OFlags::WRONLY, "it is open for writing only")
+        };
+        if mode == missing || flags.contains(OFlags::PATH) {
+            let what = if writes { "write it" } else { "read it" };
+            return Err((what, io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
         if flags.contains(OFlags::APPEND) && writes {
             let text = "it is open for appending, and would not write at an offset";
             return Err((
@@ -263,6 +274,12 @@ impl OpenFile {
                 synced => return synced,
             }
         }
+    }
+
+    /// Removes a file that will not take another's place.
+    pub(crate) fn abandon(&self) {
+        let mut replacement = (self.replacement.lock()).unwrap_or_else(PoisonError::into_inner);
+        drop(replacement.take());
     }
 
     /// Puts it in the place of the file that it replaces, for good: also the folder is brought to the

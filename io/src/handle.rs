@@ -3,7 +3,6 @@
 use std::{
     mem::ManuallyDrop,
     path::Path,
-    process,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -32,7 +31,8 @@ use crate::{
 /// two operations there is no order but that of points.
 ///
 /// Until an operation has ended, nobody else writes its tensor or the range of the file, nor, for a
-/// read, reads them. The tensor may be dropped; its memory stays.
+/// read, reads them. The tensor may be dropped; its memory stays, and if nobody else has it, goes with
+/// the next wait: freeing memory of no pool waits for the device, which a lane must not.
 ///
 /// Dropping the handle waits for its operations. A child of `fork` must not use it.
 ///
@@ -49,7 +49,6 @@ pub struct AioHandle {
     tally: Arc<Tally>,
     counters: Arc<Counters>,
     pins: PinHandle,
-    process: u32,
 }
 
 struct Lanes {
@@ -57,6 +56,7 @@ struct Lanes {
     /// Which one has the next operation that one block is enough for.
     next: AtomicUsize,
     block_bytes: u64,
+    tally: Arc<Tally>,
 }
 
 /// How a file is read, beside where.
@@ -165,19 +165,20 @@ impl AioHandle {
                 .with_source(e)
                 .with_hint("`ds_report io` tells which engines it allows, and why not the others")
         })?;
+        let tally = Arc::new(Tally::new());
         Ok(Self {
             waiter: Mutex::default(),
             lanes: Arc::new(Lanes {
                 all: lanes,
                 next: AtomicUsize::new(0),
                 block_bytes: config.block_size,
+                tally: Arc::clone(&tally),
             }),
             config: config.clone(),
             engine,
-            tally: Arc::default(),
+            tally,
             counters,
             pins: PinHandle::new(),
-            process: process::id(),
         })
     }
 
@@ -242,7 +243,7 @@ impl AioHandle {
         options: &ReadOptions,
     ) -> Result<Operation> {
         let direction = Direction::Read;
-        let memory = self.memory(direction, tensor, extents)?;
+        let memory = self.memory(direction, stream, tensor, extents)?;
         let target = target.into();
         let file = OpenFile::to_read(target).map_err(|e| not_opened(direction, target, e))?;
         let failed = |e| not_opened(direction, target, e);
@@ -286,7 +287,7 @@ impl AioHandle {
         options: &WriteOptions,
     ) -> Result<Operation> {
         let direction = Direction::Write;
-        let memory = self.memory(direction, tensor, extents)?;
+        let memory = self.memory(direction, stream, tensor, extents)?;
         let target = target.into();
         let failed = |e| not_opened(direction, target, e);
         let file = match target {
@@ -504,10 +505,24 @@ impl AioHandle {
         self.pins.is_pinned(tensor)
     }
 
-    fn memory(&self, direction: Direction, tensor: &Tensor, extents: &[Extent]) -> Result<Memory> {
+    fn memory(
+        &self,
+        direction: Direction,
+        stream: &Stream,
+        tensor: &Tensor,
+        extents: &[Extent],
+    ) -> Result<Memory> {
         let op = direction.op();
         self.check_process(op)?;
         let memory = Memory::of(op, tensor)?;
+        if stream.device() != memory.device() {
+            let text = format!(
+                "the tensor is on {}, the stream on {}",
+                memory.device(),
+                stream.device()
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, op, text));
+        }
         for extent in extents {
             let end = extent.memory_offset.checked_add(extent.bytes);
             if end.is_none_or(|end| end > memory.bytes()) {
@@ -541,14 +556,6 @@ impl AioHandle {
         extents: &[Extent],
         extras: Extras,
     ) -> Result<Operation> {
-        if stream.device() != memory.device() {
-            let text = format!(
-                "the tensor is on {}, the stream on {}",
-                memory.device(),
-                stream.device()
-            );
-            return Err(Error::new(ErrorKind::InvalidArgument, direction.op(), text));
-        }
         // Whose work has failed is not idle: the point tells the failure.
         let after = match stream.is_idle() {
             Ok(true) => None,
@@ -556,6 +563,7 @@ impl AioHandle {
         };
         let extents = extents.to_vec();
         let job = Job::new(direction, file, memory, extents, extras, &self.tally);
+        self.tally.left().clear_if_much();
         let operation = Operation(Arc::clone(&job.ending));
         let job = Arc::new(job);
         match after {
@@ -587,13 +595,10 @@ impl AioHandle {
         }
     }
 
-    /// A child of `fork` has none of the lanes' threads and would wait for ever.
     fn check_process(&self, op: &'static str) -> Result<()> {
-        if process::id() == self.process {
-            return Ok(());
-        }
-        let text = "this process was forked off the one that made the handle";
-        Err(Error::new(ErrorKind::ShuttingDown, op, text).with_hint("make a handle of its own"))
+        self.tally
+            .check_process(op)
+            .map_err(|failure| failure.error())
     }
 }
 
@@ -613,13 +618,27 @@ impl Lanes {
     }
 }
 
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        // The last jobs leave their memory.
+        self.all.clear();
+        self.tally.left().clear();
+    }
+}
+
 impl Drop for AioHandle {
     fn drop(&mut self) {
-        if process::id() != self.process {
+        if self.check_process("drop an aio handle").is_err() {
             // The threads are the parent's: to wait for them would be for ever.
             let _ = ManuallyDrop::new(self.waiter.get_mut().ok().and_then(Option::take));
             let _ = ManuallyDrop::new(Arc::clone(&self.lanes));
         }
+    }
+}
+
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Operation({:?})", self.0.outcome())
     }
 }
 

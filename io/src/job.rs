@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read, Seek, SeekFrom},
+    mem::ManuallyDrop,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -55,7 +56,7 @@ pub(crate) struct Extras {
 pub(crate) struct Job {
     pub(crate) direction: Direction,
     pub(crate) file: OpenFile,
-    pub(crate) memory: Memory,
+    pub(crate) memory: ManuallyDrop<Memory>,
     extents: Vec<Extent>,
     bytes: u64,
     extras: Extras,
@@ -113,7 +114,7 @@ impl Job {
         Self {
             direction,
             file,
-            memory,
+            memory: ManuallyDrop::new(memory),
             bytes: extents.iter().map(|extent| extent.bytes).sum(),
             extents,
             extras,
@@ -244,10 +245,15 @@ impl Job {
     /// Ends it: what is left to do is done, and whoever waits is told.
     pub(crate) fn finish(&self) {
         let failure = self.progress().failure.take();
-        self.ending.tell(match failure {
+        let outcome = match failure {
             Some(failure) => Err(failure),
             None => self.complete(),
-        });
+        };
+        if outcome.is_err() {
+            // Now rather than when the last lane lets go of the job: an engine that broke never does.
+            self.file.abandon();
+        }
+        self.ending.tell(outcome);
     }
 
     fn complete(&self) -> Result<Done, Failure> {
@@ -308,6 +314,12 @@ impl Job {
         Failure::new(ErrorKind::Io, self.direction.op(), context)
     }
 
+    /// A failure of the engine, as this operation's.
+    pub(crate) fn befallen(&self, failure: &Failure) -> Failure {
+        let name = self.file.name().display().to_string();
+        failure.befalls(self.direction.op(), &name)
+    }
+
     pub(crate) fn failed(&self, (what, error): Failed) -> Failure {
         let what = format!("{}: cannot {what}", self.file.name().display());
         Failure::of_kernel(self.direction.op(), &what, &error)
@@ -339,5 +351,13 @@ impl Job {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here, and the job is not used afterwards.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        self.ending.leave(memory);
     }
 }

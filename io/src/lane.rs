@@ -29,6 +29,9 @@ use crate::{
 
 /// From this many requests on, a file is worth registering with the engine.
 const REQUESTS_TO_REGISTER: u64 = 32;
+/// How many requests are handed over together at most: the disk has work while more are made. Blocks
+/// of 4 KiB are read a tenth faster so than all of a queue's together.
+const TOGETHER: u32 = 8;
 /// How often a request is made that the kernel says to make again.
 const MOST_TRIES: u32 = 1000;
 
@@ -136,6 +139,8 @@ struct Runner {
     /// By the requests' ids.
     flights: Vec<Option<Flight>>,
     free: Vec<u32>,
+    /// Requests that the engine has and the kernel may not.
+    queued: u32,
     /// By their devices, which are few.
     stagings: Vec<Staging>,
     files: Vec<RegisteredFile>,
@@ -149,6 +154,8 @@ struct Flight {
     job: Arc<Job>,
     work: Work,
     tries: u32,
+    /// Whether its request in flight names the file by the engine's slot.
+    by_slot: bool,
 }
 
 enum Work {
@@ -187,6 +194,7 @@ impl Runner {
             held: None,
             flights: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
+            queued: 0,
             stagings: Vec::new(),
             files: Vec::new(),
             completions: Vec::with_capacity(depth as usize),
@@ -247,8 +255,8 @@ impl Runner {
 
     /// Makes the first request for a piece; gives whether there was a place for it.
     fn start(&mut self, job: &Arc<Job>, piece: Piece) -> bool {
-        if let Some(failure) = self.broken.clone() {
-            let after = job.give(&piece, Err(failure));
+        if let Some(failure) = &self.broken {
+            let after = job.give(&piece, Err(job.befallen(failure)));
             self.follow(job, after);
             return true;
         }
@@ -297,6 +305,7 @@ impl Runner {
                 sum,
             },
             tries: 0,
+            by_slot: false,
         });
         true
     }
@@ -312,10 +321,8 @@ impl Runner {
             return Ok(None);
         }
         if let Some((staging, slot)) = staged {
-            let staging = &mut self.stagings[staging];
-            let stream = staging.stream().clone();
-            let bytes = staging.slot(slot, piece.bytes as usize);
-            job.memory.copy_out(&stream, piece.memory_offset, bytes)?;
+            let length = piece.bytes as usize;
+            self.stagings[staging].fill(slot, &job.memory, piece.memory_offset, length)?;
         }
         Ok(self.sum(job, piece, staged))
     }
@@ -368,8 +375,9 @@ impl Runner {
     }
 
     /// Hands a flight's next request to the engine.
-    fn request(&mut self, flight: Flight) {
-        if let Some(failure) = self.broken.clone() {
+    fn request(&mut self, mut flight: Flight) {
+        if let Some(failure) = &self.broken {
+            let failure = flight.job.befallen(failure);
             self.end(flight, Err(failure));
             return;
         }
@@ -379,12 +387,14 @@ impl Runner {
         };
         match self.describe(id, &flight) {
             Ok(request) => {
+                flight.by_slot = request.file_slot.is_some();
                 self.flights[id as usize] = Some(flight);
                 // SAFETY: the memory is the job's or staging's, which the flight holds until the
                 // completion has come; this thread and the kernel alone use it meanwhile, by the
                 // operation's contract.
                 unsafe { self.engine.queue(request) };
-                if self.config.single_submit {
+                self.queued += 1;
+                if self.config.single_submit || self.queued == TOGETHER {
                     self.hand_over(false);
                 }
             }
@@ -495,6 +505,7 @@ impl Runner {
     }
 
     fn hand_over(&mut self, block: bool) {
+        self.queued = 0;
         if let Err(e) = self.engine.turn(block, &mut self.completions) {
             self.give_up(&e);
         }
@@ -513,7 +524,8 @@ impl Runner {
                 #[allow(clippy::mem_forget, reason = "the kernel may write it at any time")]
                 mem::forget(Arc::clone(&flight.job));
                 self.free.push(id);
-                self.end(flight, Err(failure.clone()));
+                let failure = flight.job.befallen(&failure);
+                self.end(flight, Err(failure));
             }
         }
         #[allow(clippy::mem_forget, reason = "the kernel may write it at any time")]
@@ -541,8 +553,7 @@ impl Runner {
             .iter_mut()
             .find(|file| Arc::ptr_eq(&file.job, &job))
         {
-            let direct = matches!(flight.work, Work::Move { direct: true, .. });
-            file.in_flight = file.in_flight.saturating_sub(usize::from(direct));
+            file.in_flight = (file.in_flight).saturating_sub(usize::from(flight.by_slot));
         }
         let again = matches!(result, Err(Errno::AGAIN | Errno::INTR));
         if again && flight.tries < MOST_TRIES {
@@ -572,7 +583,7 @@ impl Runner {
             // The disk wants another alignment than it told; the page cache wants none.
             Err(Errno::INVAL) if *direct => {
                 *direct = false;
-                self.counters.refused_direct();
+                self.counters.refused_direct(bytes);
                 self.request(flight);
             }
             Err(e) => self.end(flight, Err(job.refused(bytes, offset, &e.into()))),
@@ -618,10 +629,8 @@ impl Runner {
             return Ok(sum);
         }
         if let Some((staging, slot)) = staged {
-            let staging = &mut self.stagings[staging];
-            let stream = staging.stream().clone();
-            let bytes = staging.slot(slot, piece.bytes as usize);
-            let copied = job.memory.copy_in(&stream, piece.memory_offset, bytes);
+            let (length, staging) = (piece.bytes as usize, &mut self.stagings[staging]);
+            let copied = staging.drain(slot, &job.memory, piece.memory_offset, length);
             copied.map_err(|e| lost(job, piece, &e))?;
         }
         Ok(self.sum(job, piece, staged))
@@ -635,6 +644,7 @@ impl Runner {
                 job: Arc::clone(job),
                 work: Work::Sync,
                 tries: 0,
+                by_slot: false,
             }),
         }
     }

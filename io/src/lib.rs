@@ -23,6 +23,9 @@ mod pin;
 mod stats;
 mod waiter;
 
+#[cfg(test)]
+mod tests;
+
 pub use checksum::crc64_nvme;
 pub use config::AioConfig;
 pub use ending::Done;

@@ -1,6 +1,10 @@
 //! The memory that an operation moves, and what stands in for it where the kernel cannot reach it.
 
-use std::slice;
+use std::{
+    mem, slice,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use ds_core::{Buffer, Device, Error, ErrorKind, MemoryKind, Result, Stream, Tensor};
 
@@ -42,27 +46,48 @@ impl Memory {
         let address: *mut u8 = self.buffer.address().cast();
         reached.then(|| address.wrapping_add(usize_of(self.offset + at)))
     }
+}
 
-    /// Copies from `at` on into `to`.
-    pub(crate) fn copy_out(&self, stream: &Stream, at: u64, to: &mut [u8]) -> Result<()> {
-        match self.host(at) {
-            // SAFETY: `Job` takes ranges of these bytes only; the operation's caller lets nobody
-            // write them meanwhile.
-            Some(from) => to.copy_from_slice(unsafe { slice::from_raw_parts(from, to.len()) }),
-            None => self.buffer.read(stream, self.offset + at, to)?,
+/// Memory that ended operations let go of, until somebody waits anyway.
+///
+/// Who drops the last owner of memory that is of no pool waits for all work of its device. That work
+/// may wait for other operations of the same lane, so a lane never does.
+#[derive(Default)]
+pub(crate) struct Left(Mutex<Vec<Memory>>);
+
+impl Left {
+    /// So many operations that nobody waited for, and a thread is worth starting.
+    const MANY: usize = 64;
+
+    pub(crate) fn push(&self, memory: Memory) {
+        // A pool takes its own back without waiting.
+        if memory.buffer.kind() != MemoryKind::Device {
+            self.lock().push(memory);
         }
-        Ok(())
     }
 
-    /// Copies `from` to `at`.
-    pub(crate) fn copy_in(&self, stream: &Stream, at: u64, from: &[u8]) -> Result<()> {
-        if let Some(to) = self.host(at) {
-            // SAFETY: as for `copy_out`, and nobody reads them meanwhile.
-            unsafe { to.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
-            return Ok(());
+    /// Lets go of all of it, on a thread that may wait.
+    pub(crate) fn clear(&self) {
+        let left = mem::take(&mut *self.lock());
+        drop(left);
+    }
+
+    /// Has others let go of it if it is much.
+    pub(crate) fn clear_if_much(&self) {
+        let mut all = self.lock();
+        if all.len() < Self::MANY {
+            return;
         }
-        self.buffer.write(stream, self.offset + at, from)?;
-        stream.synchronize()
+        let left = mem::take(&mut *all);
+        drop(all);
+        let builder = thread::Builder::new().name("ds-io-left".to_owned());
+        if let Err(e) = builder.spawn(move || drop(left)) {
+            log::error!("start a thread that lets go of memory: {e}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Memory>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,8 +95,8 @@ impl Memory {
 /// where the device can, so that it copies them without staging of its own.
 pub(crate) struct Staging {
     buffer: Buffer,
-    /// What copies between it and the device.
-    stream: Stream,
+    /// What copies between it and the device; made when the host cannot.
+    stream: Option<Stream>,
     slot_bytes: usize,
     free: Vec<u16>,
     registered: bool,
@@ -90,7 +115,7 @@ impl Staging {
             .or_else(|_| Buffer::of_kind(device, bytes, MemoryKind::Pageable))?;
         Ok(Self {
             buffer,
-            stream: Stream::new(device)?,
+            stream: None,
             slot_bytes: usize_of(block_bytes),
             free: (0..slots).collect(),
             registered: false,
@@ -98,7 +123,7 @@ impl Staging {
     }
 
     pub(crate) fn device(&self) -> Device {
-        self.stream.device()
+        self.buffer.device()
     }
 
     /// Whether its pages are locked.
@@ -108,10 +133,6 @@ impl Staging {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.buffer.bytes()
-    }
-
-    pub(crate) fn stream(&self) -> &Stream {
-        &self.stream
     }
 
     /// Registers all of it with `engine`, which must be dropped before it.
@@ -145,8 +166,49 @@ impl Staging {
         address.wrapping_add(usize::from(slot) * self.slot_bytes)
     }
 
+    /// Copies `bytes` bytes of `memory` from `at` on into a slot.
+    pub(crate) fn fill(&mut self, slot: u16, memory: &Memory, at: u64, bytes: usize) -> Result<()> {
+        let Some(from) = memory.host(at) else {
+            let stream = self.stream()?;
+            return (memory.buffer).read(&stream, memory.offset + at, self.slot(slot, bytes));
+        };
+        // SAFETY: `Job` takes ranges of the memory only; the operation's caller lets nobody write it
+        // meanwhile.
+        let from = unsafe { slice::from_raw_parts(from, bytes) };
+        self.slot(slot, bytes).copy_from_slice(from);
+        Ok(())
+    }
+
+    /// Copies the first `bytes` bytes of a slot into `memory` from `at` on.
+    pub(crate) fn drain(
+        &mut self,
+        slot: u16,
+        memory: &Memory,
+        at: u64,
+        bytes: usize,
+    ) -> Result<()> {
+        let Some(to) = memory.host(at) else {
+            let stream = self.stream()?;
+            (memory.buffer).write(&stream, memory.offset + at, self.slot(slot, bytes))?;
+            return stream.synchronize();
+        };
+        let from = self.slot(slot, bytes);
+        // SAFETY: as in `fill`, and nobody reads it meanwhile.
+        unsafe { to.copy_from_nonoverlapping(from.as_ptr(), bytes) };
+        Ok(())
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => Stream::new(self.device())?,
+        };
+        Ok(self.stream.insert(stream).clone())
+    }
+
     /// The first `bytes` bytes of a slot that no request in flight has.
     pub(crate) fn slot(&mut self, slot: u16, bytes: usize) -> &mut [u8] {
+        debug_assert!(bytes <= self.slot_bytes, "a piece is at most a block");
         let bytes = bytes.min(self.slot_bytes);
         // SAFETY: the slot lies within the buffer, which is the host's memory; `&mut self` keeps
         // others out, and the kernel has let go of it.

@@ -65,8 +65,10 @@ impl Counters {
         add(size, bytes);
     }
 
-    pub(crate) fn refused_direct(&self) {
+    /// The disk refused `bytes` bytes as direct I/O; the page cache takes them.
+    pub(crate) fn refused_direct(&self, bytes: u32) {
         add(&self.refused_direct, 1);
+        self.direct.fetch_sub(bytes.into(), Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self) -> AioStats {

@@ -52,7 +52,7 @@ fn pageable_host_memory_is_copied_from_and_to_and_refused_by_ops() {
     other.copy_from(&stream, 4, &batch, 0, 8).unwrap();
     let view = Tensor::view_of(&other, 0, DType::F32, &[4], &[1]).unwrap();
     assert_eq!(view.to_vec::<f32>(&stream).unwrap(), [0.0, 1.5, 1.5, 0.0]);
-    let error = ds_ops::cast::cast(&stream, &view, DType::F16).unwrap_err();
+    let error = cast(&stream, &view, DType::F16).unwrap_err();
     assert!(
         error.to_string().contains("pageable host memory"),
         "{error}"

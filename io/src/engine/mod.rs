@@ -5,7 +5,7 @@
 //! thread that made it; others wake that thread by its [`Bell`].
 
 mod aio;
-mod seam;
+pub(crate) mod seam;
 mod threads;
 mod uring;
 
