@@ -26,6 +26,7 @@ pub(crate) fn print(filters: &[String]) {
     if let Some(python) = crate::peer::python() {
         println!("- peers: {}", crate::peer::versions(&python));
     }
+    println!("- files: {}", version("fio"));
     println!("- load at the start: {}", load());
     println!(
         "- rounds: {}, after one that is not counted",

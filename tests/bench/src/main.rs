@@ -20,6 +20,7 @@ mod boundary;
 mod call;
 mod first_use;
 mod inputs;
+mod io;
 mod machine;
 mod matmul;
 mod ops;
@@ -38,7 +39,10 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// A name to filter by, and what measures and prints it.
 type Figure = (&'static str, fn() -> Result<()>);
 
-const FIGURES: [Figure; 8] = [
+/// A filter that is one of these means what is before the slash; other names contain it by chance.
+const SECTIONS: [&str; 2] = ["io", "op"];
+
+const FIGURES: [Figure; 12] = [
     ("ds_report", report::warm),
     ("first_use", first_use::figure),
     ("call", call::rms_norm),
@@ -47,6 +51,10 @@ const FIGURES: [Figure; 8] = [
     ("adam", adam::figure),
     ("matmul", matmul::figure),
     ("sentence_encoder", sentence_encoder::figure),
+    ("io/pinned", io::pinned),
+    ("io/ordinary", io::ordinary),
+    ("io/random", io::random),
+    ("io/beside", io::beside),
 ];
 
 fn main() -> ExitCode {
@@ -57,7 +65,10 @@ fn main() -> ExitCode {
     {
         return finish(first_use::child());
     }
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f));
+    if filters.first().is_some_and(|first| first == io::CHILD) {
+        return finish(io::child());
+    }
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| is_chosen(name, f));
     let chosen: Vec<_> = FIGURES.iter().filter(|(name, _)| wanted(name)).collect();
     let name_of = |op: &op::Op| format!("{}{}", ops::PREFIX, op.name());
     let chosen_ops: Vec<_> = ops::measurable()
@@ -96,6 +107,15 @@ fn main() -> ExitCode {
     }
     println!("\nload at the end: {}", machine::load());
     finish(done)
+}
+
+fn is_chosen(name: &str, filter: &str) -> bool {
+    if SECTIONS.contains(&filter) {
+        return name
+            .split_once('/')
+            .is_some_and(|(section, _)| section == filter);
+    }
+    name.contains(filter)
 }
 
 fn finish(done: Result<()>) -> ExitCode {

@@ -14,9 +14,20 @@ use std::{
 use crate::{Result, sample::Side};
 
 /// The Python side.
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/peer.py");
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 /// The C side: bandwidth, arithmetic, and the pinned loop.
 const PROBE: &str = include_str!("probe.c");
+
+/// What a Python child does with memory that it has freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heap {
+    /// Large blocks go back to the kernel.
+    Default,
+    /// All of it stays, so that the next call finds its pages: `PyTorch` at its best.
+    Kept,
+    /// It stays, and lies in huge pages, of which a disk has few pieces to move.
+    Huge,
+}
 
 /// A child that answers.
 pub(crate) struct Peer {
@@ -37,6 +48,11 @@ impl Peer {
 
     /// A Python child that waits for its first setup; `None` where no Python is given.
     pub(crate) fn python_idle() -> Result<Option<Self>> {
+        Self::script("peer.py", Heap::Kept)
+    }
+
+    /// A Python child of this script; `None` where no Python is given.
+    pub(crate) fn script(name: &str, heap: Heap) -> Result<Option<Self>> {
         let Some(python) = python() else {
             return Ok(None);
         };
@@ -46,12 +62,18 @@ impl Peer {
         let path = env::var_os("PATH").unwrap_or_default();
         let search =
             env::join_paths(std::iter::once(folder.to_owned()).chain(env::split_paths(&path)))?;
-        // `PyTorch` at its best: a heap that keeps its pages between calls.
+        if heap == Heap::Huge {
+            // `malloc` asks for them (glibc 2.35).
+            command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+        }
+        if heap != Heap::Default {
+            command
+                .env("MALLOC_MMAP_MAX_", "0")
+                .env("MALLOC_TRIM_THRESHOLD_", "100000000000");
+        }
         command
-            .arg(SCRIPT)
+            .arg(Path::new(SCRIPTS).join(name))
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("MALLOC_MMAP_MAX_", "0")
-            .env("MALLOC_TRIM_THRESHOLD_", "100000000000")
             .env("PATH", search)
             .env("DS_ACCELERATOR", "cpu");
         Self::start(command).map(Some)
@@ -93,13 +115,20 @@ impl Peer {
 
     /// Its answer to a line.
     pub(crate) fn ask(&mut self, line: &str) -> Result<f64> {
+        let [number] = self.ask_for(line)?;
+        Ok(number)
+    }
+
+    /// Its answer to a line that asks for several numbers.
+    pub(crate) fn ask_for<const N: usize>(&mut self, line: &str) -> Result<[f64; N]> {
         writeln!(self.input, "{line}")?;
         let mut answer = String::new();
         self.output.read_line(&mut answer)?;
         let answer = answer.trim();
-        answer
-            .parse()
-            .map_err(|_| format!("a peer asked to '{line}' answered '{answer}'").into())
+        let numbers: Option<Vec<f64>> = answer.split(' ').map(|n| n.parse().ok()).collect();
+        numbers
+            .and_then(|numbers| numbers.try_into().ok())
+            .ok_or_else(|| format!("a peer asked to '{line}' answered '{answer}'").into())
     }
 }
 

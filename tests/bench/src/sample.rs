@@ -37,6 +37,10 @@ impl Spread {
         digits(self.median)
     }
 
+    pub(crate) fn median(&self) -> f64 {
+        self.median
+    }
+
     /// Of at least one value.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = values.into_iter().collect();
