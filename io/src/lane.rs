@@ -395,7 +395,7 @@ impl Runner {
                 unsafe { self.engine.queue(request) };
                 self.queued += 1;
                 if self.config.single_submit || self.queued == TOGETHER {
-                    self.hand_over(false);
+                    self.hand_over(0);
                 }
             }
             Err(failure) => {
@@ -497,16 +497,30 @@ impl Runner {
         let news = !inbox.jobs.is_empty() || (inbox.closed && self.in_flight() == 0);
         drop(inbox);
         match &self.broken {
-            None => self.hand_over(!news),
+            None if news => self.hand_over(0),
+            None => self.hand_over(self.worth_waking()),
             Some(_) if news => {}
             Some(_) => self.inbox.bell.wait(),
         }
         self.inbox.asleep.store(false, Ordering::SeqCst);
     }
 
-    fn hand_over(&mut self, block: bool) {
+    /// How many completions are worth waking for. While one operation fills the queue nothing new can
+    /// begin, and an eighth of it may come back before the disk runs short of work: whoever computes
+    /// on this processor is disturbed less often.
+    fn worth_waking(&self) -> usize {
+        let mut jobs = (self.flights.iter().flatten()).map(|flight| Arc::as_ptr(&flight.job));
+        let first = jobs.next();
+        if self.free.is_empty() && jobs.all(|job| Some(job) == first) {
+            (self.flights.len() / 8).max(1)
+        } else {
+            1
+        }
+    }
+
+    fn hand_over(&mut self, wait_for: usize) {
         self.queued = 0;
-        if let Err(e) = self.engine.turn(block, &mut self.completions) {
+        if let Err(e) = self.engine.turn(wait_for, &mut self.completions) {
             self.give_up(&e);
         }
     }

@@ -60,8 +60,7 @@ impl Left {
     const MANY: usize = 64;
 
     pub(crate) fn push(&self, memory: Memory) {
-        // A pool takes its own back without waiting.
-        if memory.buffer.kind() != MemoryKind::Device {
+        if !memory.buffer.is_pooled() {
             self.lock().push(memory);
         }
     }

@@ -183,6 +183,12 @@ impl Buffer {
         }
     }
 
+    /// Whether the device's pool takes it back when its last clone is dropped, which waits for
+    /// nothing. Dropping the last clone of other memory waits for the device's work.
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.0.owner, Owner::Pool { .. })
+    }
+
     /// Whether the device's kernels reach it by its address.
     #[inline]
     pub(crate) fn is_of_kernels(&self) -> bool {

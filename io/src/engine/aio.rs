@@ -151,12 +151,12 @@ impl Aio {
         Ok(())
     }
 
-    /// Adds what has completed; with `wait`, waits for something that does or for the bell.
-    fn reap(&mut self, wait: bool, done: &mut Vec<Completion>) -> io::Result<()> {
+    /// Adds what has completed, when that or the bell has come to `wait_for`.
+    fn reap(&mut self, wait_for: usize, done: &mut Vec<Completion>) -> io::Result<()> {
         let room = self.events.len();
         let arguments = [
             usize::try_from(self.context).unwrap_or(0),
-            usize::from(wait),
+            wait_for,
             room,
             self.events.as_mut_ptr().addr(),
             0,
@@ -167,7 +167,7 @@ impl Aio {
                 tv_nsec: 0,
             };
             let mut arguments = arguments;
-            if !wait {
+            if wait_for == 0 {
                 arguments[4] = ptr::from_ref(&timeout).addr();
             }
             // SAFETY: there is room for as many events as are asked for.
@@ -229,22 +229,24 @@ impl Engine for Aio {
         self.queued.push_back(index);
     }
 
-    fn turn(&mut self, block: bool, done: &mut Vec<Completion>) -> io::Result<()> {
+    fn turn(&mut self, wait_for: usize, done: &mut Vec<Completion>) -> io::Result<()> {
         loop {
-            if block && done.is_empty() {
+            if wait_for > 0 && done.is_empty() {
                 self.listen();
             }
             self.submit(done)?;
             if !self.queued.is_empty() && self.in_kernel == 0 && done.is_empty() {
                 // Nothing of ours will make room; others may.
                 self.patience.pause(Errno::AGAIN)?;
-                if block {
+                if wait_for > 0 {
                     continue;
                 }
             }
-            let wait = block && done.is_empty();
-            if wait || self.in_kernel > 0 {
-                self.reap(wait, done)?;
+            // What the kernel has not taken cannot complete.
+            let wait_for = wait_for.min(self.in_kernel.max(1));
+            let wait_for = if done.is_empty() { wait_for } else { 0 };
+            if wait_for > 0 || self.in_kernel > 0 {
+                self.reap(wait_for, done)?;
             }
             return Ok(());
         }

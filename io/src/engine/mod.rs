@@ -111,11 +111,11 @@ pub(crate) trait Engine {
     unsafe fn queue(&mut self, request: Request);
 
     /// Hands what is queued to the kernel and adds what has completed to `done`. Where nothing has,
-    /// and `block` is set, waits until something does or the bell rings.
+    /// waits until about `wait_for` requests have, or the bell rings; with 0 it waits for nothing.
     ///
     /// # Errors
     /// What makes the engine unusable. The kernel may own memory for ever then.
-    fn turn(&mut self, block: bool, done: &mut Vec<Completion>) -> io::Result<()>;
+    fn turn(&mut self, wait_for: usize, done: &mut Vec<Completion>) -> io::Result<()>;
 
     /// Registers a file, if the engine can and has room: the kernel then looks it up once.
     fn register_file(&mut self, _file: RawFd) -> Option<u32> {

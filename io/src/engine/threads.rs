@@ -145,9 +145,9 @@ impl Engine for Threads {
         }
     }
 
-    fn turn(&mut self, block: bool, done: &mut Vec<Completion>) -> io::Result<()> {
+    fn turn(&mut self, wait_for: usize, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut state = self.shared.lock();
-        if block && state.done.is_empty() && done.is_empty() {
+        if wait_for > 0 && state.done.is_empty() && done.is_empty() {
             drop(state);
             // SAFETY: the bell's descriptor is open as long as the bell.
             let bell = unsafe { BorrowedFd::borrow_raw(self.shared.bell.descriptor()) };

@@ -116,19 +116,20 @@ impl Engine for Uring {
         self.in_flight += 1;
     }
 
-    fn turn(&mut self, block: bool, done: &mut Vec<Completion>) -> io::Result<()> {
+    fn turn(&mut self, wait_for: usize, done: &mut Vec<Completion>) -> io::Result<()> {
         loop {
             let heard = self.reap(done);
-            let wait = block && !heard && done.is_empty();
-            if wait {
+            let idle = !heard && done.is_empty();
+            let wait_for = if idle { wait_for } else { 0 };
+            if wait_for > 0 {
                 self.listen();
             }
             let queued = self.ring.submission().len();
-            if queued == 0 && !wait {
+            if queued == 0 && wait_for == 0 {
                 return Ok(());
             }
             let entered = (self.seam.submit(queued).map_err(io::Error::from))
-                .and_then(|()| self.ring.submit_and_wait(usize::from(wait)));
+                .and_then(|()| self.ring.submit_and_wait(wait_for));
             match entered {
                 // Where it was waited for, something has completed or the bell rang.
                 Ok(_) => {
@@ -185,7 +186,7 @@ impl Drop for Uring {
     fn drop(&mut self) {
         let mut done = Vec::new();
         while self.in_flight > 0 {
-            if let Err(e) = self.turn(true, &mut done) {
+            if let Err(e) = self.turn(1, &mut done) {
                 // The lane keeps the memory of what is in flight alive in this case.
                 log::error!("wait for {} requests to end: {e}", self.in_flight);
                 return;
