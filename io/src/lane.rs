@@ -32,6 +32,8 @@ const REQUESTS_TO_REGISTER: u64 = 32;
 /// How many requests are handed over together at most: the disk has work while more are made. Blocks
 /// of 4 KiB are read a tenth faster so than all of a queue's together.
 const TOGETHER: u32 = 8;
+/// Smaller blocks are over so soon that the disk would run short of work.
+const WORTH_GATHERING_BYTES: u64 = 128 << 10;
 /// How often a request is made that the kernel says to make again.
 const MOST_TRIES: u32 = 1000;
 
@@ -509,9 +511,12 @@ impl Runner {
     /// begin, and an eighth of it may come back before the disk runs short of work: whoever computes
     /// on this processor is disturbed less often.
     fn worth_waking(&self) -> usize {
+        if !self.free.is_empty() || self.config.block_size < WORTH_GATHERING_BYTES {
+            return 1;
+        }
         let mut jobs = (self.flights.iter().flatten()).map(|flight| Arc::as_ptr(&flight.job));
         let first = jobs.next();
-        if self.free.is_empty() && jobs.all(|job| Some(job) == first) {
+        if jobs.all(|job| Some(job) == first) {
             (self.flights.len() / 8).max(1)
         } else {
             1
