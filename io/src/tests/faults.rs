@@ -110,6 +110,42 @@ fn requests_without_faults(kind: EngineKind) -> usize {
     kernel.requests()
 }
 
+/// A full queue is waited for in eighths; what the kernel took none of must not be among them.
+#[test]
+fn a_queue_that_one_operation_fills_ends_and_lets_others_in() {
+    on_each_engine(|kind| {
+        let config = AioConfig {
+            block_size: 128 << 10,
+            queue_depth: 32,
+            ..AioConfig::default()
+        };
+        let calls = AtomicU32::new(0);
+        let kernel = Kernel::on_submit(move |_| {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            (call % 3 == 1).then_some(Errno::AGAIN)
+        });
+        let handle = kernel.handle(kind, &config);
+        let (stream, folder) = (stream(), Folder::new());
+        let files = [((9 << 20) + 13, "large"), (4099, "small")]
+            .map(|(bytes, name)| (pattern(bytes, 1), folder.path(name)));
+        for (bytes, path) in &files {
+            let x = tensor(&stream, bytes);
+            drop(handle.async_pwrite(&stream, &x, path, 0).unwrap());
+        }
+        assert_eq!(handle.wait().unwrap(), 2);
+        let read = files.each_ref().map(|(bytes, path)| {
+            assert!(std::fs::read(path).unwrap() == *bytes);
+            let x = tensor(&stream, &vec![0; bytes.len()]);
+            drop(handle.async_pread(&stream, &x, path, 0).unwrap());
+            x
+        });
+        assert_eq!(handle.wait().unwrap(), 2);
+        for ((bytes, _), x) in files.iter().zip(read) {
+            assert!(x.to_bytes(&stream).unwrap() == *bytes);
+        }
+    });
+}
+
 #[test]
 fn what_the_kernel_leaves_over_is_moved_by_further_requests() {
     on_each_engine(|kind| {
