@@ -153,7 +153,8 @@ impl Job {
     /// The next piece, of at most `block_bytes`; none when there are no more, or need not be.
     pub(crate) fn take(&self, block_bytes: u64) -> Option<Piece> {
         let mut progress = self.progress();
-        if progress.failure.is_some() {
+        // A lane that comes late finds a job that has ended, which no failure tells any more.
+        if progress.exhausted || progress.failure.is_some() {
             return None;
         }
         let extent = loop {

@@ -1,6 +1,9 @@
 //! Engines that cannot be opened, or break while they work: everything ends, with an error.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use ds_core::{ErrorKind, Timeline};
 use rustix::io::Errno;
@@ -9,7 +12,14 @@ use super::{
     Folder, Guarded, Kernel, Place, block_for_a_while, device, on_each_engine, pattern, stream,
     tensor,
 };
-use crate::{AioConfig, AioHandle, EngineKind, Extent, ReadOptions, WriteOptions};
+use crate::{
+    AioConfig, AioHandle, EngineKind, Extent, ReadOptions, Target, WriteOptions,
+    ending::Tally,
+    failure::Failure,
+    file::OpenFile,
+    job::{After, Direction, Extras, Job},
+    memory::Memory,
+};
 
 const BYTES: usize = 300_013;
 
@@ -309,4 +319,34 @@ fn a_lane_waits_for_no_stream_that_waits_for_it() {
             drop(reads);
         }
     });
+}
+
+#[test]
+fn a_lane_that_comes_late_gets_no_piece_of_what_has_failed() {
+    let (stream, folder) = (stream(), Folder::new());
+    let path = folder.file("file", &pattern(BYTES, 1));
+    let x = tensor(&stream, &pattern(BYTES, 2));
+    let all = Extent {
+        file_offset: 0,
+        memory_offset: 0,
+        bytes: BYTES as u64,
+    };
+    let job = Job::new(
+        Direction::Read,
+        OpenFile::to_read(Target::from(&path)).unwrap(),
+        Memory::of("read a file", &x).unwrap(),
+        vec![all],
+        Extras::default(),
+        &Arc::new(Tally::new()),
+    );
+    let piece = job.take(4096).unwrap();
+    let failure = Failure::new(ErrorKind::Io, "read a file", "it broke".to_owned());
+    assert!(job.give(&piece, Err(failure)) == After::Nothing);
+    assert!(job.take(4096).is_none());
+    assert!(job.exhaust() == After::Finish);
+    job.finish();
+    assert!(job.ending.wait().is_err());
+    // A second lane, which had others to move until now.
+    assert!(job.take(4096).is_none());
+    assert!(job.exhaust() == After::Nothing);
 }
