@@ -15,6 +15,7 @@ use crate::{
     config::AioConfig,
     ending::{Done, Ending, Tally},
     engine::{EngineKind, Seam},
+    failure::Failure,
     file::{Failed, OpenFile, Target},
     job::{Direction, Extent, Extras, Job},
     lane::Lane,
@@ -326,14 +327,7 @@ impl AioHandle {
         target: impl Into<Target<'a>>,
         file_offset: u64,
     ) -> Result<Operation> {
-        let options = ReadOptions::default();
-        self.read_extents(
-            stream,
-            tensor,
-            target,
-            &[all(tensor, file_offset)],
-            &options,
-        )
+        self.pread(stream, tensor, target, false, true, file_offset)
     }
 
     /// Begins to write all of `tensor` from `file_offset` on.
@@ -347,14 +341,7 @@ impl AioHandle {
         target: impl Into<Target<'a>>,
         file_offset: u64,
     ) -> Result<Operation> {
-        let options = WriteOptions::default();
-        self.write_extents(
-            stream,
-            tensor,
-            target,
-            &[all(tensor, file_offset)],
-            &options,
-        )
+        self.pwrite(stream, tensor, target, false, true, file_offset)
     }
 
     /// Reads all of `tensor` from `file_offset` on. Unlike upstream's it waits for this operation
@@ -369,8 +356,7 @@ impl AioHandle {
         target: impl Into<Target<'a>>,
         file_offset: u64,
     ) -> Result<Done> {
-        self.async_pread(stream, tensor, target, file_offset)?
-            .wait()
+        self.read(stream, tensor, target, false, file_offset)
     }
 
     /// Writes all of `tensor` from `file_offset` on. Unlike upstream's it waits for this operation
@@ -385,8 +371,7 @@ impl AioHandle {
         target: impl Into<Target<'a>>,
         file_offset: u64,
     ) -> Result<Done> {
-        self.async_pwrite(stream, tensor, target, file_offset)?
-            .wait()
+        self.write(stream, tensor, target, false, file_offset)
     }
 
     /// As [`AioHandle::async_pread`]; with `validate` what was read is held against the file, and
@@ -581,11 +566,7 @@ impl AioHandle {
                 Ok(started) => *waiter = Some(started),
                 Err(e) => {
                     let what = "start a thread that waits for a point";
-                    job.cancel(crate::failure::Failure::of_kernel(
-                        job.direction.op(),
-                        what,
-                        &e,
-                    ));
+                    job.cancel(Failure::of_kernel(job.direction.op(), what, &e));
                     return;
                 }
             }
@@ -650,16 +631,10 @@ impl std::fmt::Debug for AioHandle {
 
 /// The engine that `DS_IO_ENGINE` names.
 fn named_engine() -> Result<Option<EngineKind>> {
-    let Some(named) = std::env::var_os("DS_IO_ENGINE").filter(|named| !named.is_empty()) else {
-        return Ok(None);
-    };
-    let parsed = named.to_string_lossy().parse();
-    parsed.map(Some).map_err(|why: String| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            MAKE,
-            format!("DS_IO_ENGINE: {why}"),
-        )
+    let parsed = EngineKind::named().map(|named| named.parse()).transpose();
+    parsed.map_err(|why: String| {
+        let text = format!("{}: {why}", EngineKind::VARIABLE);
+        Error::new(ErrorKind::InvalidArgument, MAKE, text)
     })
 }
 
@@ -677,7 +652,7 @@ fn not_opened(direction: Direction, target: Target<'_>, (what, error): Failed) -
         Target::Descriptor(descriptor) => format!("{descriptor:?}"),
     };
     let what = format!("{name}: cannot {what}");
-    crate::failure::Failure::of_kernel(direction.op(), &what, &error).error()
+    Failure::of_kernel(direction.op(), &what, &error).error()
 }
 
 /// Reads all of a file into `tensor`, which is as long; upstream's `aio_read`.
@@ -691,10 +666,7 @@ pub fn aio_read(
     config: &AioConfig,
     validate: bool,
 ) -> Result<Done> {
-    let handle = AioHandle::new(config)?;
-    handle
-        .pread(stream, tensor, path, validate, true, 0)?
-        .wait()
+    AioHandle::new(config)?.read(stream, tensor, path, validate, 0)
 }
 
 /// Writes all of `tensor` to a file; upstream's `aio_write`.
@@ -708,8 +680,5 @@ pub fn aio_write(
     config: &AioConfig,
     validate: bool,
 ) -> Result<Done> {
-    let handle = AioHandle::new(config)?;
-    handle
-        .pwrite(stream, tensor, path, validate, true, 0)?
-        .wait()
+    AioHandle::new(config)?.write(stream, tensor, path, validate, 0)
 }

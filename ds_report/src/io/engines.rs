@@ -1,7 +1,7 @@
 //! The engines of file I/O: which of them the kernel allows this process, and which one a program
 //! gets.
 
-use std::{env, fs, io};
+use std::{fs, io};
 
 use ds_io::EngineKind;
 use rustix::io::Errno;
@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use crate::view::Refusal;
 
-/// The variable that names an engine.
-const VARIABLE: &str = "DS_IO_ENGINE";
+const VARIABLE: &str = EngineKind::VARIABLE;
 
 /// What the kernel said of each engine that it was asked for, and what follows.
 #[derive(Debug)]
@@ -57,9 +56,9 @@ impl Engines {
 
     /// Asks until it is known which one a program gets: the kernel takes 40 ms to take Linux AIO back.
     pub(crate) fn probe_what_a_program_gets() -> Self {
-        let mut all = Vec::new();
+        let (named, mut all) = (EngineKind::named(), Vec::new());
         for kind in EngineKind::ALL {
-            if named().is_some_and(|named| named != kind.name()) {
+            if named.as_ref().is_some_and(|named| named != kind.name()) {
                 continue;
             }
             all.push(Engine::probe(kind));
@@ -71,15 +70,9 @@ impl Engines {
     }
 
     fn asked(all: Vec<Engine>) -> Self {
-        let gets = Gets::among(&all, named().as_deref());
+        let gets = Gets::among(&all, EngineKind::named().as_deref());
         Self { all, gets }
     }
-}
-
-/// What `DS_IO_ENGINE` says.
-fn named() -> Option<String> {
-    let named = env::var_os(VARIABLE).filter(|named| !named.is_empty());
-    named.map(|named| named.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

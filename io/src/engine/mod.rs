@@ -9,7 +9,7 @@ pub(crate) mod seam;
 mod threads;
 mod uring;
 
-use std::{fmt, io, os::fd::RawFd, str::FromStr, thread, time::Duration};
+use std::{env, fmt, io, os::fd::RawFd, str::FromStr, thread, time::Duration};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,15 @@ pub enum EngineKind {
 impl EngineKind {
     /// All of them, best first.
     pub const ALL: [Self; 3] = [Self::IoUring, Self::Aio, Self::Threads];
+
+    /// The variable that names the engine of programs that ask for none.
+    pub const VARIABLE: &str = "DS_IO_ENGINE";
+
+    /// What [`EngineKind::VARIABLE`] says, if it is set.
+    pub fn named() -> Option<String> {
+        let named = env::var_os(Self::VARIABLE).filter(|named| !named.is_empty());
+        named.map(|named| named.to_string_lossy().into_owned())
+    }
 
     /// Its name, as `DS_IO_ENGINE` takes it.
     pub fn name(self) -> &'static str {
